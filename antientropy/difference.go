@@ -1,0 +1,122 @@
+package antientropy
+
+import (
+	"fmt"
+	"time"
+
+	"syntropy/hlc"
+	"syntropy/lww"
+	"syntropy/merkle"
+	"syntropy/ring"
+)
+
+// Action says what a session does about a key that differs.
+type Action uint8
+
+const (
+	// Push: the initiator's version is newer and goes to the partner.
+	Push Action = iota + 1
+	// Pull: the partner's version is newer and comes to the initiator.
+	Pull
+	// Exchange: only the values tell which is newer, so both travel.
+	Exchange
+	// Wait: the newer version is younger than the settle window and probably
+	// still on its way. Nothing is done.
+	Wait
+)
+
+// String names the action.
+func (a Action) String() string {
+	return [...]string{"", "push", "pull", "both", "wait"}[a]
+}
+
+// Side is the version that one side of a session holds of a key.
+type Side struct {
+	lww.Version
+	ValueBytes int
+}
+
+// Difference is a key on which the two sides differ. A nil side holds nothing.
+type Difference struct {
+	Shard     int
+	Token     ring.Token
+	Key       []byte
+	Initiator *Side
+	Partner   *Side
+	Action    Action
+	Reason    string // for people
+}
+
+// Comparison is one node that a session compared.
+type Comparison struct {
+	Shard     int
+	Node      merkle.Node
+	Initiator merkle.Digest
+	Partner   merkle.Digest
+	Then      Step
+}
+
+// Step is what a comparison led to.
+type Step uint8
+
+const (
+	// Skip: the digests match; nothing below is looked at.
+	Skip Step = iota + 1
+	// Descend: the children are compared.
+	Descend
+	// List: few entries are left; they are listed.
+	List
+)
+
+// String names the step.
+func (s Step) String() string { return [...]string{"", "skip", "descend", "list"}[s] }
+
+// decide says what to do about a key, given what both sides hold of it. At
+// least one side holds it, and the two differ.
+func decide(mine, theirs *keyVersion, settled hlc.Stamp, settle time.Duration) (Action, string) {
+	action, reason := compareSides(mine, theirs)
+	var newest hlc.Stamp
+	for _, v := range []*keyVersion{mine, theirs} {
+		if v != nil {
+			newest = max(newest, v.version.Newest())
+		}
+	}
+	if newest > settled {
+		return Wait, fmt.Sprintf("written within the settle window of %v, so it may still be on its way (%s)", settle, reason)
+	}
+	return action, reason
+}
+
+func compareSides(mine, theirs *keyVersion) (Action, string) {
+	switch {
+	case theirs == nil:
+		return Push, "the partner has never seen it"
+	case mine == nil:
+		return Pull, "the initiator has never seen it"
+	}
+	order, decided := lww.CompareVersions(mine.version, theirs.version, mine.valueHash == theirs.valueHash)
+	switch {
+	case !decided:
+		return Exchange, "same stamp and writer, different values: the greater value wins"
+	case order > 0:
+		return Push, "the initiator's is newer: " + why(mine.version, theirs.version)
+	case order < 0:
+		return Pull, "the partner's is newer: " + why(theirs.version, mine.version)
+	}
+	return Exchange, "equal versions with different digests"
+}
+
+// why says on which field the newer version wins.
+func why(newer, older lww.Version) string {
+	switch {
+	case newer.Stamp != older.Stamp:
+		return fmt.Sprintf("stamped %v later", newer.Stamp.Sub(older.Stamp))
+	case newer.Node != older.Node:
+		return fmt.Sprintf("same stamp, writer %v over %v", newer.Node, older.Node)
+	case newer.Tombstone != older.Tombstone:
+		return "same stamp and writer, a delete over a value"
+	case newer.ExpiryStamp != older.ExpiryStamp:
+		return fmt.Sprintf("its expiry was set %v later", newer.ExpiryStamp.Sub(older.ExpiryStamp))
+	}
+	return "same stamps, the greater expiry"
+}

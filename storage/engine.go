@@ -1,0 +1,35 @@
+package storage
+
+// Engine is the ordered key-value store below a Store. It knows nothing of
+// entries, trees or shards. Keys and values passed to it are copied before a
+// method returns.
+type Engine interface {
+	Reader
+	// Snapshot returns a view of everything committed so far that no later
+	// commit changes. The caller closes it.
+	Snapshot() Reader
+	// NewBatch returns an empty batch.
+	NewBatch() Batch
+	// Commit applies a batch as a whole, visible to readers when it returns,
+	// and takes the batch over. Commits survive a crash in their order: a
+	// later one never without an earlier one. With sync, wait blocks until the
+	// batch is durable; without, it survives a crash only by luck. wait must be
+	// called exactly once.
+	Commit(b Batch, sync bool) (wait func() error, err error)
+}
+
+// Reader reads rows in the order of their keys.
+type Reader interface {
+	// Get returns the value of a key. The caller owns it.
+	Get(key []byte) (value []byte, found bool, err error)
+	// Scan visits the rows in [lower, upper) until visit returns false. Key and
+	// value belong to the engine and change after visit returns.
+	Scan(lower, upper []byte, visit func(key, value []byte) (more bool)) error
+	Close() error
+}
+
+// Batch collects changes that Commit applies together.
+type Batch interface {
+	Set(key, value []byte)
+	Delete(key []byte)
+}

@@ -1,0 +1,150 @@
+// Package memstore is a storage engine in memory, for tests, for the simulator
+// and for reading what an engine must do. It knows which commits are durable,
+// so that a test can take the power away ([Engine.Crash]).
+package memstore
+
+import (
+	"bytes"
+	"errors"
+	"sync"
+
+	"github.com/tidwall/btree"
+
+	"syntropy/storage"
+)
+
+type row struct{ key, value []byte }
+
+func less(a, b row) bool { return bytes.Compare(a.key, b.key) < 0 }
+
+// rows is a copy-on-write B-tree: copying it is O(1), and the copies share what
+// neither has changed.
+type rows = btree.BTreeG[row]
+
+// Engine is an engine in memory. It is safe for concurrent use.
+type Engine struct {
+	mu      sync.RWMutex
+	rows    *rows
+	durable *rows // what a crash leaves
+	closed  bool
+}
+
+var _ storage.Engine = (*Engine)(nil)
+
+// New returns an empty engine.
+func New() *Engine {
+	r := btree.NewBTreeG(less)
+	return &Engine{rows: r, durable: r.Copy()}
+}
+
+// Crash returns the engine that a restart finds after the power failed: all
+// that was synced, and nothing that came after. The old engine fails from now
+// on.
+func (e *Engine) Crash() *Engine {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.closed = true
+	return &Engine{rows: e.durable.Copy(), durable: e.durable}
+}
+
+var errClosed = errors.New("memstore: the engine is closed")
+
+// Get implements storage.Reader.
+func (e *Engine) Get(key []byte) ([]byte, bool, error) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.closed {
+		return nil, false, errClosed
+	}
+	return get(e.rows, key)
+}
+
+func get(r *rows, key []byte) ([]byte, bool, error) {
+	found, ok := r.Get(row{key: key})
+	return bytes.Clone(found.value), ok, nil
+}
+
+// Scan implements storage.Reader. It reads a snapshot, so visit may write.
+func (e *Engine) Scan(lower, upper []byte, visit func(k, v []byte) bool) error {
+	s := e.Snapshot()
+	defer s.Close()
+	return s.Scan(lower, upper, visit)
+}
+
+// Snapshot implements storage.Engine.
+func (e *Engine) Snapshot() storage.Reader {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return snapshot{}
+	}
+	return snapshot{e.rows.Copy()}
+}
+
+type snapshot struct{ rows *rows }
+
+func (s snapshot) Get(key []byte) ([]byte, bool, error) {
+	if s.rows == nil {
+		return nil, false, errClosed
+	}
+	return get(s.rows, key)
+}
+
+func (s snapshot) Scan(lower, upper []byte, visit func(k, v []byte) bool) error {
+	if s.rows == nil {
+		return errClosed
+	}
+	s.rows.Ascend(row{key: lower}, func(r row) bool {
+		return bytes.Compare(r.key, upper) < 0 && visit(r.key, r.value)
+	})
+	return nil
+}
+
+func (s snapshot) Close() error { return nil }
+
+type batch struct{ changes []change }
+
+type change struct {
+	row
+	delete bool
+}
+
+func (b *batch) Set(key, value []byte) {
+	b.changes = append(b.changes, change{row: row{bytes.Clone(key), append([]byte{}, value...)}})
+}
+
+func (b *batch) Delete(key []byte) {
+	b.changes = append(b.changes, change{row: row{key: bytes.Clone(key)}, delete: true})
+}
+
+// NewBatch implements storage.Engine.
+func (e *Engine) NewBatch() storage.Batch { return new(batch) }
+
+// Commit implements storage.Engine. A synced commit is durable at once, with
+// all before it.
+func (e *Engine) Commit(b storage.Batch, sync bool) (func() error, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, errClosed
+	}
+	for _, c := range b.(*batch).changes {
+		if c.delete {
+			e.rows.Delete(c.row)
+		} else {
+			e.rows.Set(c.row)
+		}
+	}
+	if sync {
+		e.durable = e.rows.Copy()
+	}
+	return func() error { return nil }, nil
+}
+
+// Close implements storage.Reader.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.closed = true
+	return nil
+}
