@@ -1,0 +1,327 @@
+package topology
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Identity names one disk at one peer address.
+type Identity struct {
+	Incarnation string
+	Addr        string
+}
+
+// String prints address and the start of the incarnation, which is enough to
+// tell two disks apart.
+func (i Identity) String() string {
+	return fmt.Sprintf("%s (disk %.8s)", i.Addr, i.Incarnation)
+}
+
+// MeetRequest is what a node says of itself when it meets another.
+type MeetRequest struct {
+	Me       Identity
+	Expect   int        // how many nodes form the cluster
+	Settings Settings   // of the cluster to be
+	View     []Identity // whom it knows, itself included, by incarnation
+	Frozen   bool       // the view is complete and will not change
+}
+
+// MeetReply is the answer to a MeetRequest.
+type MeetReply struct {
+	Mine    MeetRequest // what the one who answers says of itself
+	Formed  *Formed     // it is in a cluster already
+	Refusal string      // why the asker cannot take part; final, for people
+}
+
+// Formed tells of an existing cluster.
+type Formed struct {
+	ClusterID string
+	Members   []Member
+	Record    *Record // only for an asker at a member's address
+}
+
+// AdoptRequest is the leader's offer of a new record.
+type AdoptRequest struct {
+	From   Identity
+	Record *Record
+}
+
+// ErrNotReady refuses an offer for now: the node does not know all members yet.
+var ErrNotReady = errors.New("not ready: this node does not know all members yet")
+
+// Formation is the state of one node on its way into a cluster, and afterwards:
+// a node in a cluster keeps answering. It does no I/O and knows no time, and is
+// not safe for concurrent use; see Registrar.
+type Formation struct {
+	me       Identity
+	expect   int
+	settings Settings
+	known    []Identity      // by incarnation; frozen when there are expect of them
+	agreed   map[string]bool // incarnations that reported exactly our frozen view
+	record   *Record
+}
+
+// NewFormation starts at a node that knows only itself, or that is in the
+// cluster of record already (then expect and settings are not used).
+func NewFormation(me Identity, expect int, settings Settings, record *Record) (*Formation, error) {
+	if err := checkIdentity(me); err != nil {
+		return nil, err
+	}
+	f := &Formation{me: me, expect: expect, settings: settings, record: record, known: []Identity{me}, agreed: make(map[string]bool)}
+	if record != nil {
+		f.expect, f.settings = len(record.Members), record.Settings
+		return f, nil
+	}
+	if expect < 1 || expect > MaxMembers {
+		return nil, fmt.Errorf("a cluster of %d nodes: give 1 to %d", expect, MaxMembers)
+	}
+	return f, settings.Validate()
+}
+
+// Request returns what this node says when it meets another.
+func (f *Formation) Request() MeetRequest {
+	return MeetRequest{Me: f.me, Expect: f.expect, Settings: f.settings, View: slices.Clone(f.known), Frozen: f.frozen()}
+}
+
+// Addrs returns the addresses learnt so far, this node's excluded.
+func (f *Formation) Addrs() []string {
+	var addrs []string
+	for _, id := range f.known {
+		if id != f.me {
+			addrs = append(addrs, id.Addr)
+		}
+	}
+	return sortedAddrs(addrs)
+}
+
+// Meet answers a node that introduces itself. One that cannot take part is told
+// so and changes nothing here: a mistaken newcomer must not stop the others.
+func (f *Formation) Meet(req MeetRequest) MeetReply {
+	reply := MeetReply{}
+	if f.record == nil {
+		if err := f.learn(req); err != nil {
+			reply.Refusal = err.Error()
+		}
+	} else {
+		reply.Formed = &Formed{ClusterID: f.record.ClusterID, Members: slices.Clone(f.record.Members)}
+		if _, ok := f.record.MemberByAddr(req.Me.Addr); ok {
+			reply.Formed.Record = f.record
+		} else {
+			reply.Refusal = fixedText(reply.Formed, req.Me.Addr)
+		}
+	}
+	reply.Mine = f.Request() // after learning, so that the asker hears of it at once
+	return reply
+}
+
+func fixedText(formed *Formed, addr string) string {
+	return fmt.Sprintf("cluster %s already consists of %s; its member set is fixed and %s is not in it",
+		formed.ClusterID, membersText(formed.Members), addr)
+}
+
+// Met takes in the answer of the node at addr. When that node brought the record
+// of a cluster that this node belongs to, the record is returned: the caller
+// makes it durable and calls Commit. An error is final.
+func (f *Formation) Met(addr string, reply MeetReply) (*Record, error) {
+	switch {
+	case f.record != nil:
+		return nil, nil
+	case reply.Formed != nil && reply.Formed.Record != nil:
+		if err := f.checkFormed(reply.Formed.Record); err != nil {
+			return nil, fmt.Errorf("the node at %s is in a cluster that this node cannot enter: %w", addr, err)
+		}
+		return reply.Formed.Record, nil
+	case reply.Refusal != "":
+		return nil, fmt.Errorf("the node at %s refuses this node: %s", addr, reply.Refusal)
+	case reply.Formed != nil:
+		return nil, errors.New(fixedText(reply.Formed, f.me.Addr))
+	}
+	if err := f.learn(reply.Mine); err != nil {
+		return nil, fmt.Errorf("cannot form a cluster with the node at %s: %w", addr, err)
+	}
+	return nil, nil
+}
+
+// checkFormed decides whether this node is the member that the record means. Its
+// start-up flags must describe that cluster: a difference is a mistake that
+// would surface much later.
+func (f *Formation) checkFormed(r *Record) error {
+	if err := r.Validate(); err != nil {
+		return err
+	}
+	if _, ok := r.MemberByAddr(f.me.Addr); !ok {
+		return errors.New(fixedText(&Formed{ClusterID: r.ClusterID, Members: r.Members}, f.me.Addr))
+	}
+	if len(r.Members) != f.expect {
+		return fmt.Errorf("this node expects a cluster of %d, cluster %s consists of %s", f.expect, r.ClusterID, membersText(r.Members))
+	}
+	if diff := f.settings.differences(r.Settings, "here", "in cluster "+r.ClusterID); diff != "" {
+		return errors.New("settings differ: " + diff)
+	}
+	return nil
+}
+
+// learn merges what another node says into the view, or explains why the two
+// cannot be in one cluster and changes nothing.
+func (f *Formation) learn(other MeetRequest) error {
+	if len(other.View) > MaxMembers {
+		return fmt.Errorf("%s reports %d nodes, a cluster has at most %d", other.Me.Addr, len(other.View), MaxMembers)
+	}
+	for _, id := range append([]Identity{other.Me}, other.View...) {
+		if err := checkIdentity(id); err != nil {
+			return err
+		}
+	}
+	if other.Me == f.me {
+		return nil // dialled itself, by another name perhaps
+	}
+	if other.Expect != f.expect {
+		return fmt.Errorf("%s expects a cluster of %d, %s one of %d: start all with one --bootstrap-expect", f.me.Addr, f.expect, other.Me.Addr, other.Expect)
+	}
+	if diff := f.settings.differences(other.Settings, "at "+f.me.Addr, "at "+other.Me.Addr); diff != "" {
+		return fmt.Errorf("settings differ: %s: start all nodes with the same ones", diff)
+	}
+	union := slices.Clone(f.known)
+	for _, id := range append([]Identity{other.Me}, other.View...) {
+		if slices.Contains(union, id) {
+			continue
+		}
+		for _, known := range union {
+			if known.Addr == id.Addr {
+				return fmt.Errorf("two nodes claim the address %s, disks %.8s and %.8s: give each node a --peer-listen of its own; "+
+					"if its data directory was emptied meanwhile, restart the other nodes, which remember the old one", id.Addr, known.Incarnation, id.Incarnation)
+			}
+			if known.Incarnation == id.Incarnation {
+				return fmt.Errorf("the nodes at %s and %s have the same disk %.8s: was a data directory copied? Empty one; "+
+					"if the node changed its address, restart the other nodes, which remember the old one", known.Addr, id.Addr, id.Incarnation)
+			}
+		}
+		union = append(union, id)
+	}
+	if len(union) > f.expect {
+		return fmt.Errorf("%d nodes want to form a cluster of %d: %s knows %s; %s knows %s: stop the surplus nodes, or raise --bootstrap-expect on all",
+			len(union), f.expect, f.me.Addr, identitiesText(f.known), other.Me.Addr, identitiesText(other.View))
+	}
+	slices.SortFunc(union, func(a, b Identity) int { return strings.Compare(a.Incarnation, b.Incarnation) })
+	f.known = union // a frozen view is full, so the union can only be itself
+	if other.Frozen && f.frozen() && slices.Equal(other.View, f.known) {
+		f.agreed[other.Me.Incarnation] = true
+	}
+	return nil
+}
+
+func (f *Formation) frozen() bool { return len(f.known) == f.expect }
+
+// Leads reports whether this node is to create the record now: every member
+// reported the view of this node, in which it has the lowest incarnation.
+func (f *Formation) Leads() bool {
+	return f.record == nil && f.frozen() && f.known[0] == f.me && len(f.agreed) == f.expect-1
+}
+
+// Found creates the record. The caller makes it durable and calls Commit before
+// anybody else sees it, or a crash could let this node create a second one.
+func (f *Formation) Found(rand io.Reader, now time.Time) (*Record, error) {
+	if !f.Leads() {
+		panic("topology: Found without the consent of all members")
+	}
+	r, err := NewRecord(f.settings, append(f.Addrs(), f.me.Addr), rand, now)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range f.known {
+		i := slices.IndexFunc(r.Members, func(m Member) bool { return m.Addr == id.Addr })
+		r.Members[i].Founder = id.Incarnation
+	}
+	return r, nil
+}
+
+// Adopt checks the leader's offer. When it returns a record, the caller makes it
+// durable, calls Commit and acknowledges. Without record and error this node has
+// it already. ErrNotReady asks the leader to come again.
+func (f *Formation) Adopt(req AdoptRequest) (*Record, error) {
+	if req.Record == nil {
+		return nil, errors.New("an offer without a record")
+	}
+	if err := req.Record.Validate(); err != nil {
+		return nil, err
+	}
+	if f.record != nil {
+		if f.record.Fingerprint() != req.Record.Fingerprint() {
+			return nil, fmt.Errorf("%s is in cluster %s and cannot adopt the record of cluster %s", f.me.Addr, f.record.ClusterID, req.Record.ClusterID)
+		}
+		return nil, nil
+	}
+	if !f.frozen() {
+		return nil, ErrNotReady
+	}
+	if req.From != f.known[0] {
+		return nil, fmt.Errorf("%s takes a record only from %v, this one is from %v", f.me.Addr, f.known[0], req.From)
+	}
+	if len(req.Record.Members) != len(f.known) {
+		return nil, fmt.Errorf("the record has the members %s, %s knows %s", membersText(req.Record.Members), f.me.Addr, identitiesText(f.known))
+	}
+	for _, m := range req.Record.Members {
+		if !slices.Contains(f.known, Identity{m.Founder, m.Addr}) {
+			return nil, fmt.Errorf("%v of the record is unknown to %s, which knows %s", m, f.me.Addr, identitiesText(f.known))
+		}
+	}
+	if diff := f.settings.differences(req.Record.Settings, "at "+f.me.Addr, "in the record"); diff != "" {
+		return nil, errors.New("settings differ: " + diff)
+	}
+	return req.Record, nil
+}
+
+// Commit tells that the record is durable here. From now on this node answers
+// everybody with it.
+func (f *Formation) Commit(r *Record) { f.record = r }
+
+// Record returns the committed record, or nil.
+func (f *Formation) Record() *Record { return f.record }
+
+// Replaced reports whether this node's disk is another one than the disk that
+// founded the cluster under its address: it may lack data that it once
+// acknowledged, and must be rebuilt before it serves reads. A founder that got
+// the record late has lost nothing.
+func (f *Formation) Replaced() bool {
+	return f.record != nil && !f.record.IsFounder(f.me)
+}
+
+// Waiting says for people what is missing.
+func (f *Formation) Waiting() string {
+	if missing := f.expect - len(f.known); missing > 0 {
+		nodes := "nodes"
+		if missing == 1 {
+			nodes = "node"
+		}
+		return fmt.Sprintf("waiting for %d more %s: known %s", missing, nodes, identitiesText(f.known))
+	}
+	if f.known[0] != f.me {
+		return fmt.Sprintf("all %d nodes are known; waiting for %s to create the cluster", f.expect, f.known[0].Addr)
+	}
+	var missing []Identity
+	for _, id := range f.known {
+		if id != f.me && !f.agreed[id.Incarnation] {
+			missing = append(missing, id)
+		}
+	}
+	return fmt.Sprintf("all %d nodes are known; waiting for the consent of %s", f.expect, identitiesText(missing))
+}
+
+func checkIdentity(id Identity) error {
+	if !isHex128(id.Incarnation) {
+		return fmt.Errorf("incarnation %q of %s is not 16 bytes in hex", id.Incarnation, id.Addr)
+	}
+	return checkAddr(id.Addr)
+}
+
+func identitiesText(ids []Identity) string {
+	addrs := make([]string, len(ids))
+	for i, id := range ids {
+		addrs[i] = id.Addr
+	}
+	return strings.Join(sortedAddrs(addrs), ", ")
+}
