@@ -1,0 +1,147 @@
+package resp
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Backend is the store behind the protocol, as this package needs it.
+//
+// Ownership: the key and value slices given to a Backend are copies that it may
+// keep for ever (a coordinator still sends to a late replica after it has
+// answered) but must not modify. The slices of one call share an allocation, so
+// who keeps one small slice for long should clone it. Slices returned by a
+// Backend are only read, and only until the next call on the same connection.
+//
+// Keys are 1 to [KeyBytesMax] bytes and values at most [ValueBytesMax]: it was
+// checked. Calls come from many goroutines at once, each with the deadline of
+// RequestDeadline. An error that implements Code() string is sent to the client
+// as "-CODE text", any other as "-ERR text".
+type Backend interface {
+	// Get returns the value of key; an empty value is found.
+	Get(ctx context.Context, key []byte) (value []byte, found bool, err error)
+	// MGet returns one value per key, in order; nil means missing, so a
+	// present but empty value must not be nil.
+	MGet(ctx context.Context, keys [][]byte) (values [][]byte, err error)
+	// Put writes all pairs. Their keys are distinct.
+	Put(ctx context.Context, pairs []Pair) error
+	// Delete removes keys, which are distinct, and says how many existed.
+	Delete(ctx context.Context, keys [][]byte) (existed int, err error)
+	// Exists counts the keys that exist; a key given twice counts twice.
+	Exists(ctx context.Context, keys [][]byte) (int, error)
+	// Scan returns about count keys from cursor on, and the cursor to go on
+	// from; both begin and end with 0.
+	Scan(ctx context.Context, cursor uint64, count int) (next uint64, keys [][]byte, err error)
+	// Size is the number of keys, as DBSIZE reports it.
+	Size(ctx context.Context) (int64, error)
+	// Info returns the sections INFO adds to the server's own.
+	Info(ctx context.Context) []InfoSection
+	// RequestDeadline is the time one command may take; 0 or less is no limit.
+	RequestDeadline() time.Duration
+}
+
+// Pair is a key and the value to write to it.
+type Pair struct {
+	Key, Value []byte
+}
+
+// InfoSection is one "# Name" section of INFO. Fields of a section the server
+// has too (Server, Clients, Stats) are added to it.
+type InfoSection struct {
+	Name   string
+	Fields [][2]string
+}
+
+// Sizes of what is stored. Keys travel in every tree leaf and digest exchange,
+// so they are kept small; a value is one row and one peer message.
+const (
+	KeyBytesMax   = 64 << 10
+	ValueBytesMax = 8 << 20
+)
+
+// Limits of one command, checked on the declared lengths before any of it is
+// buffered.
+const (
+	// CommandArgsMax is Redis' own limit.
+	CommandArgsMax = 1 << 20
+	// CommandBytesMax bounds a command on the wire, its headers included.
+	CommandBytesMax = 64 << 20
+	// bulkBytesMax leaves some slack over ValueBytesMax, so that a value a
+	// little too long gets an ordinary error and keeps its connection.
+	bulkBytesMax = ValueBytesMax + 64<<10
+	// inlineBytesMax bounds a command typed as a line; Redis' own limit.
+	inlineBytesMax = 64 << 10
+)
+
+// Limits of what neighbouring commands are joined into.
+const (
+	putRunPairsMax = 1024
+	putRunBytesMax = 4 << 20
+	// getRunKeysMax is smaller than putRunPairsMax because nobody knows how
+	// large the values are before they are read.
+	getRunKeysMax = 128
+)
+
+var (
+	errKeyEmpty   = errors.New("the key is empty: a key has 1 to 65536 bytes")
+	errKeyLong    = errors.New("the key is too long: a key has at most 65536 bytes")
+	errValueLong  = errors.New("the value is too long: a value has at most 8388608 bytes (8 MiB)")
+	errMGetAnswer = errors.New("internal error: the store answered another number of keys than was asked")
+)
+
+func checkKey(key []byte) error {
+	switch {
+	case len(key) == 0:
+		return errKeyEmpty
+	case len(key) > KeyBytesMax:
+		return errKeyLong
+	}
+	return nil
+}
+
+func checkKeys(keys [][]byte) error {
+	for _, key := range keys {
+		if err := checkKey(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkPair(key, value []byte) error {
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	if len(value) > ValueBytesMax {
+		return errValueLong
+	}
+	return nil
+}
+
+// cloneAll copies slices into one allocation: they leave the connection's read
+// buffer, which the next command overwrites.
+func cloneAll(slices [][]byte) [][]byte {
+	size := 0
+	for _, s := range slices {
+		size += len(s)
+	}
+	slab := make([]byte, 0, size)
+	out := make([][]byte, len(slices))
+	for i, s := range slices {
+		n := len(slab)
+		slab = append(slab, s...)
+		out[i] = slab[n:len(slab):len(slab)]
+	}
+	return out
+}
+
+// clonePairs is cloneAll for keys and values that alternate.
+func clonePairs(flat [][]byte) []Pair {
+	owned := cloneAll(flat)
+	pairs := make([]Pair, len(owned)/2)
+	for i := range pairs {
+		pairs[i] = Pair{Key: owned[2*i], Value: owned[2*i+1]}
+	}
+	return pairs
+}

@@ -1,0 +1,273 @@
+package resp
+
+import (
+	"bytes"
+	"context"
+	"strconv"
+	"strings"
+)
+
+// The commands that read and write keys.
+
+func dataCommands() []command {
+	return []command{
+		{name: "get", arity: 2, flags: []string{"readonly", "fast"}, firstKey: 1, lastKey: 1, keyStep: 1,
+			group: "string", since: "1.0.0", summary: "Returns the value of a key.", run: get},
+		{name: "set", arity: -3, flags: []string{"write", "denyoom"}, firstKey: 1, lastKey: 1, keyStep: 1,
+			group: "string", since: "1.0.0", summary: "Sets the value of a key; the last write wins.", run: set},
+		{name: "del", arity: -2, flags: []string{"write"}, firstKey: 1, lastKey: -1, keyStep: 1,
+			group: "generic", since: "1.0.0", summary: "Deletes one or more keys.", run: del},
+		{name: "unlink", arity: -2, flags: []string{"write", "fast"}, firstKey: 1, lastKey: -1, keyStep: 1,
+			group: "generic", since: "4.0.0", summary: "Deletes one or more keys; the same as DEL.", run: del},
+		{name: "exists", arity: -2, flags: []string{"readonly", "fast"}, firstKey: 1, lastKey: -1, keyStep: 1,
+			group: "generic", since: "1.0.0", summary: "Counts the keys that exist.", run: exists},
+		{name: "mget", arity: -2, flags: []string{"readonly", "fast"}, firstKey: 1, lastKey: -1, keyStep: 1,
+			group: "string", since: "1.0.0", summary: "Returns the values of one or more keys.", run: mget},
+		{name: "mset", arity: -3, flags: []string{"write", "denyoom"}, firstKey: 1, lastKey: -1, keyStep: 2,
+			group: "string", since: "1.0.1", summary: "Sets the values of one or more keys; not a transaction.", run: mset},
+		{name: "strlen", arity: 2, flags: []string{"readonly", "fast"}, firstKey: 1, lastKey: 1, keyStep: 1,
+			group: "string", since: "2.2.0", summary: "Returns the length of a value.", run: strlen},
+		{name: "type", arity: 2, flags: []string{"readonly", "fast"}, firstKey: 1, lastKey: 1, keyStep: 1,
+			group: "generic", since: "1.0.0", summary: "Returns the type of a key: string or none.", run: typeOf},
+		{name: "scan", arity: -2, flags: []string{"readonly"},
+			group: "generic", since: "2.8.0", summary: "Iterates over the keys.", run: scan},
+		{name: "dbsize", arity: 1, flags: []string{"readonly", "fast"},
+			group: "server", since: "1.0.0", summary: "Returns the number of keys.", run: dbsize},
+	}
+}
+
+func get(ctx context.Context, c *conn, args [][]byte) {
+	if err := checkKey(args[1]); err != nil {
+		c.w.backendError(err)
+		return
+	}
+	c.getEach(ctx, cloneAll(args[1:]))
+}
+
+func set(ctx context.Context, c *conn, args [][]byte) {
+	if len(args) > 3 {
+		c.w.error(refuseSetOption(args[3:]))
+		return
+	}
+	if err := checkPair(args[1], args[2]); err != nil {
+		c.w.backendError(err)
+		return
+	}
+	if err := c.srv.backend.Put(ctx, clonePairs(args[1:])); err != nil {
+		c.w.backendError(err)
+		return
+	}
+	c.w.ok()
+}
+
+// refuseSetOption says why the first option of a SET cannot be honoured.
+func refuseSetOption(options [][]byte) string {
+	option := strings.ToUpper(string(options[0][:min(len(options[0]), 16)]))
+	switch option {
+	case "NX", "XX", "GET":
+		return "ERR last write wins cannot honour SET " + option + ": no read-modify-write is atomic across replicas"
+	case "EX", "PX", "EXAT", "PXAT", "KEEPTTL":
+		return "ERR SET " + option + " is refused: expiry is not available in this version"
+	}
+	return errSyntax
+}
+
+func del(ctx context.Context, c *conn, args [][]byte) {
+	if err := checkKeys(args[1:]); err != nil {
+		c.w.backendError(err)
+		return
+	}
+	existed, err := c.srv.backend.Delete(ctx, distinct(cloneAll(args[1:])))
+	c.count(int64(existed), err)
+}
+
+// distinct drops repetitions: Redis counts a key deleted twice once.
+func distinct(keys [][]byte) [][]byte {
+	if len(keys) == 1 {
+		return keys
+	}
+	seen := make(map[string]struct{}, len(keys))
+	out := keys[:0]
+	for _, key := range keys {
+		if _, again := seen[string(key)]; !again {
+			seen[string(key)] = struct{}{}
+			out = append(out, key)
+		}
+	}
+	return out
+}
+
+func exists(ctx context.Context, c *conn, args [][]byte) {
+	if err := checkKeys(args[1:]); err != nil {
+		c.w.backendError(err)
+		return
+	}
+	n, err := c.srv.backend.Exists(ctx, cloneAll(args[1:]))
+	c.count(int64(n), err)
+}
+
+func (c *conn) count(n int64, err error) {
+	if err != nil {
+		c.w.backendError(err)
+		return
+	}
+	c.w.integer(n)
+}
+
+func mget(ctx context.Context, c *conn, args [][]byte) {
+	if err := checkKeys(args[1:]); err != nil {
+		c.w.backendError(err)
+		return
+	}
+	values, err := c.srv.backend.MGet(ctx, cloneAll(args[1:]))
+	if err == nil && len(values) != len(args)-1 {
+		err = errMGetAnswer
+	}
+	if err != nil {
+		c.w.backendError(err)
+		return
+	}
+	c.w.array(len(values))
+	for _, value := range values {
+		if value == nil {
+			c.w.null()
+			c.w.grown()
+		} else {
+			c.w.bulk(value)
+		}
+	}
+}
+
+func mset(ctx context.Context, c *conn, args [][]byte) {
+	flat := args[1:]
+	if len(flat)%2 != 0 {
+		c.w.error("ERR wrong number of arguments for 'mset' command")
+		return
+	}
+	// All pairs are checked before any is written.
+	for i := 0; i < len(flat); i += 2 {
+		if err := checkPair(flat[i], flat[i+1]); err != nil {
+			c.w.backendError(err)
+			return
+		}
+	}
+	if err := c.srv.backend.Put(ctx, lastOfEach(clonePairs(flat))); err != nil {
+		c.w.backendError(err)
+		return
+	}
+	c.w.ok()
+}
+
+// lastOfEach keeps the last pair of every key, as writing them in turn would.
+func lastOfEach(pairs []Pair) []Pair {
+	at := make(map[string]int, len(pairs))
+	out := pairs[:0]
+	for _, pair := range pairs {
+		if i, again := at[string(pair.Key)]; again {
+			out[i] = pair
+			continue
+		}
+		at[string(pair.Key)] = len(out)
+		out = append(out, pair)
+	}
+	return out
+}
+
+func strlen(ctx context.Context, c *conn, args [][]byte) {
+	if err := checkKey(args[1]); err != nil {
+		c.w.backendError(err)
+		return
+	}
+	value, _, err := c.srv.backend.Get(ctx, bytes.Clone(args[1]))
+	c.count(int64(len(value)), err)
+}
+
+func typeOf(ctx context.Context, c *conn, args [][]byte) {
+	if err := checkKey(args[1]); err != nil {
+		c.w.backendError(err)
+		return
+	}
+	n, err := c.srv.backend.Exists(ctx, cloneAll(args[1:]))
+	switch {
+	case err != nil:
+		c.w.backendError(err)
+	case n == 0:
+		c.w.status("none")
+	default:
+		c.w.status("string")
+	}
+}
+
+func dbsize(ctx context.Context, c *conn, _ [][]byte) {
+	n, err := c.srv.backend.Size(ctx)
+	c.count(n, err)
+}
+
+const (
+	scanCountDefault = 10
+	// scanCountMax keeps one SCAN from walking the whole store: a client may
+	// always be answered fewer keys than it asked for.
+	scanCountMax = 10_000
+)
+
+func scan(ctx context.Context, c *conn, args [][]byte) {
+	cursor, err := strconv.ParseUint(string(args[1]), 10, 64)
+	if err != nil {
+		c.w.error("ERR invalid cursor")
+		return
+	}
+	var pattern []byte
+	count, stringsOnly := scanCountDefault, true
+	for options := args[2:]; len(options) > 0; options = options[2:] {
+		if len(options) < 2 {
+			c.w.error(errSyntax)
+			return
+		}
+		value := options[1]
+		switch strings.ToLower(string(options[0])) {
+		case "match":
+			pattern = value
+		case "count":
+			n, err := strconv.ParseInt(string(value), 10, 64)
+			if err != nil {
+				c.w.error(errNotInteger)
+				return
+			}
+			if n < 1 {
+				c.w.error(errSyntax)
+				return
+			}
+			count = int(min(n, scanCountMax))
+		case "type":
+			stringsOnly = strings.EqualFold(string(value), "string")
+		default:
+			c.w.error(errSyntax)
+			return
+		}
+	}
+	var keys [][]byte
+	next := uint64(0)
+	// There are only strings, so a scan for another type is over at once.
+	if stringsOnly {
+		next, keys, err = c.srv.backend.Scan(ctx, cursor, count)
+		if err != nil {
+			c.w.backendError(err)
+			return
+		}
+	}
+	if pattern != nil {
+		matching := make([][]byte, 0, len(keys))
+		for _, key := range keys {
+			if globMatch(pattern, key) {
+				matching = append(matching, key)
+			}
+		}
+		keys = matching
+	}
+	c.w.array(2)
+	c.w.bulkString(strconv.FormatUint(next, 10))
+	c.w.array(len(keys))
+	for _, key := range keys {
+		c.w.bulk(key)
+	}
+}

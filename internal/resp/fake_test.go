@@ -1,0 +1,170 @@
+package resp
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// mapBackend is the store of the tests: a map, and a record of the calls.
+type mapBackend struct {
+	mu    sync.Mutex
+	data  map[string][]byte
+	calls []string
+	fail  error
+	// onPut runs at the start of every Put, without the lock.
+	onPut    func(ctx context.Context)
+	deadline time.Duration
+}
+
+func newMapBackend() *mapBackend {
+	return &mapBackend{data: map[string][]byte{}, deadline: 5 * time.Second}
+}
+
+func (b *mapBackend) enter(format string, args ...any) (unlock func(), err error) {
+	b.mu.Lock()
+	b.calls = append(b.calls, fmt.Sprintf(format, args...))
+	return b.mu.Unlock, b.fail
+}
+
+func (b *mapBackend) taken() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	calls := b.calls
+	b.calls = nil
+	return calls
+}
+
+func (b *mapBackend) Get(_ context.Context, key []byte) ([]byte, bool, error) {
+	unlock, err := b.enter("get")
+	defer unlock()
+	value, found := b.data[string(key)]
+	return value, found, err
+}
+
+func (b *mapBackend) MGet(_ context.Context, keys [][]byte) ([][]byte, error) {
+	unlock, err := b.enter("mget %d", len(keys))
+	defer unlock()
+	values := make([][]byte, len(keys))
+	for i, key := range keys {
+		values[i] = b.data[string(key)]
+	}
+	return values, err
+}
+
+func (b *mapBackend) Put(ctx context.Context, pairs []Pair) error {
+	if b.onPut != nil {
+		b.onPut(ctx)
+	}
+	unlock, err := b.enter("put %d", len(pairs))
+	defer unlock()
+	if err != nil {
+		return err
+	}
+	seen := map[string]bool{}
+	for _, p := range pairs {
+		if seen[string(p.Key)] {
+			panic("Put got a key twice")
+		}
+		seen[string(p.Key)] = true
+		b.data[string(p.Key)] = p.Value // keeps the slice: it is ours
+	}
+	return nil
+}
+
+func (b *mapBackend) Delete(_ context.Context, keys [][]byte) (int, error) {
+	unlock, err := b.enter("delete %d", len(keys))
+	defer unlock()
+	n := 0
+	for _, key := range keys {
+		if _, ok := b.data[string(key)]; ok {
+			n++
+			delete(b.data, string(key))
+		}
+	}
+	return n, err
+}
+
+func (b *mapBackend) Exists(_ context.Context, keys [][]byte) (int, error) {
+	unlock, err := b.enter("exists %d", len(keys))
+	defer unlock()
+	n := 0
+	for _, key := range keys {
+		if _, ok := b.data[string(key)]; ok {
+			n++
+		}
+	}
+	return n, err
+}
+
+func (b *mapBackend) Scan(_ context.Context, cursor uint64, count int) (uint64, [][]byte, error) {
+	unlock, err := b.enter("scan %d %d", cursor, count)
+	defer unlock()
+	var all [][]byte
+	for key := range b.data {
+		all = append(all, []byte(key))
+	}
+	slices.SortFunc(all, bytes.Compare)
+	from := min(int(cursor), len(all))
+	to := min(from+count, len(all))
+	next := uint64(to)
+	if to == len(all) {
+		next = 0
+	}
+	return next, all[from:to], err
+}
+
+func (b *mapBackend) Size(context.Context) (int64, error) {
+	unlock, err := b.enter("size")
+	defer unlock()
+	return int64(len(b.data)), err
+}
+
+func (b *mapBackend) Info(context.Context) []InfoSection {
+	return []InfoSection{
+		{"Keyspace", [][2]string{{"db0", "keys=1,expires=0,avg_ttl=0"}}},
+		{"stats", [][2]string{{"hints_pending", "0"}}},
+	}
+}
+
+func (b *mapBackend) RequestDeadline() time.Duration { return b.deadline }
+
+type codedError struct{ code, text string }
+
+func (e codedError) Error() string { return e.text }
+func (e codedError) Code() string  { return e.code }
+
+// startServer serves backend on a free port until the test ends.
+func startServer(t testing.TB, backend Backend, opts Options) (srv *Server, addr string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv = New(backend, opts)
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ln) }()
+	t.Cleanup(func() {
+		srv.Close()
+		if err := <-served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	return srv, ln.Addr().String()
+}
+
+func dial(t testing.TB, addr string) net.Conn {
+	t.Helper()
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nc.Close() })
+	nc.SetDeadline(time.Now().Add(20 * time.Second))
+	return nc
+}

@@ -1,0 +1,334 @@
+package resp
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The commands that describe the server: INFO, CONFIG GET, COMMAND, TIME.
+
+func serverCommands() []command {
+	quick := []string{"loading", "stale"}
+	return []command{
+		{name: "info", arity: -1, flags: quick, group: "server", since: "1.0.0",
+			summary: "Describes the server, or the given sections.", run: info},
+		{name: "time", arity: 1, flags: append([]string{"fast"}, quick...), group: "server", since: "2.6.0",
+			summary: "Returns the time of this node.", run: timeNow},
+		{name: "config", arity: -2, flags: append([]string{"admin"}, quick...), group: "server", since: "2.0.0",
+			summary: "A container for commands about the configuration.", subcommands: []command{
+				{name: "get", arity: -3, since: "2.0.0", summary: "Returns the settings that match the patterns.", run: configGet},
+				{name: "set", arity: -4, since: "2.0.0", summary: "Refused: settings are flags of 'syntropy serve'.", run: configRefused},
+				{name: "rewrite", arity: 2, since: "2.8.0", summary: "Refused: settings are flags of 'syntropy serve'.", run: configRefused},
+			}},
+		{name: "command", arity: -1, flags: quick, group: "server", since: "2.8.13",
+			summary: "Describes the commands.", run: commandAll, subcommands: []command{
+				{name: "count", arity: 2, since: "2.8.13", summary: "Counts the commands.",
+					run: func(_ context.Context, c *conn, _ [][]byte) { c.w.integer(int64(len(c.srv.commands))) }},
+				{name: "docs", arity: -2, since: "7.0.0", summary: "Documents the given commands, or all.", run: commandDocs},
+				{name: "info", arity: -2, since: "2.8.13", summary: "Describes the given commands, or all.", run: commandInfo},
+				{name: "list", arity: -2, since: "7.0.0", summary: "Returns the names of the commands.", run: commandList},
+			}},
+		{name: "module", arity: -2, flags: []string{"admin"}, group: "server", since: "4.0.0",
+			summary: "A container for commands about modules.", subcommands: []command{
+				{name: "list", arity: 2, since: "4.0.0", summary: "Returns the modules: there are none.",
+					run: func(_ context.Context, c *conn, _ [][]byte) { c.w.array(0) }},
+			}},
+	}
+}
+
+func timeNow(_ context.Context, c *conn, _ [][]byte) {
+	now := time.Now()
+	c.w.array(2)
+	c.w.bulkString(strconv.FormatInt(now.Unix(), 10))
+	c.w.bulkString(strconv.Itoa(now.Nanosecond() / 1000))
+}
+
+func info(ctx context.Context, c *conn, args [][]byte) {
+	wanted := map[string]bool{}
+	for _, arg := range args[1:] {
+		wanted[strings.ToLower(string(arg))] = true
+	}
+	all := len(wanted) == 0 || wanted["all"] || wanted["default"] || wanted["everything"]
+	var text strings.Builder
+	for _, section := range c.srv.info(ctx, c.nc.LocalAddr()) {
+		if !all && !wanted[strings.ToLower(section.Name)] {
+			continue
+		}
+		if text.Len() > 0 {
+			text.WriteString("\r\n")
+		}
+		fmt.Fprintf(&text, "# %s\r\n", oneLine(section.Name))
+		for _, field := range section.Fields {
+			fmt.Fprintf(&text, "%s:%s\r\n", oneLine(field[0]), oneLine(field[1]))
+		}
+	}
+	c.w.text(text.String())
+}
+
+func oneLine(s string) string { return strings.NewReplacer("\r", " ", "\n", " ").Replace(s) }
+
+// info is what the server knows of itself, joined with the backend's sections.
+func (s *Server) info(ctx context.Context, local net.Addr) []InfoSection {
+	_, port, _ := net.SplitHostPort(local.String())
+	uptime := time.Since(s.started)
+	s.mu.Lock()
+	connected := len(s.conns)
+	s.mu.Unlock()
+	sections := []InfoSection{
+		{"Server", [][2]string{
+			{"redis_version", redisVersion},
+			{"redis_mode", "standalone"},
+			{"syntropy_version", s.opts.Version},
+			{"os", runtime.GOOS},
+			{"arch_bits", strconv.Itoa(strconv.IntSize)},
+			{"go_version", runtime.Version()},
+			{"process_id", strconv.Itoa(os.Getpid())},
+			{"tcp_port", port},
+			{"uptime_in_seconds", strconv.FormatInt(int64(uptime.Seconds()), 10)},
+			{"uptime_in_days", strconv.FormatInt(int64(uptime.Hours()/24), 10)},
+		}},
+		{"Clients", [][2]string{
+			{"connected_clients", strconv.Itoa(connected)},
+			{"maxclients", strconv.Itoa(s.opts.MaxClients)},
+		}},
+		{"Stats", [][2]string{
+			{"total_connections_received", strconv.FormatInt(s.connections.Load(), 10)},
+			{"total_commands_processed", strconv.FormatInt(s.executed.Load(), 10)},
+			{"rejected_connections", strconv.FormatInt(s.rejected.Load(), 10)},
+		}},
+	}
+	for _, more := range s.backend.Info(ctx) {
+		i := slices.IndexFunc(sections, func(have InfoSection) bool { return strings.EqualFold(have.Name, more.Name) })
+		if i < 0 {
+			sections = append(sections, more)
+			continue
+		}
+		sections[i].Fields = append(sections[i].Fields, more.Fields...)
+	}
+	return sections
+}
+
+// settings are answers to what tools ask of CONFIG GET when they connect, true
+// in Redis' words as far as these go: every write is in a log, nothing is
+// evicted, there is one database.
+func (s *Server) settings() [][2]string {
+	return [][2]string{
+		{"appendonly", "yes"},
+		{"cluster-enabled", "no"},
+		{"databases", "1"},
+		{"maxclients", strconv.Itoa(s.opts.MaxClients)},
+		{"maxmemory", "0"},
+		{"maxmemory-policy", "noeviction"},
+		{"proto-max-bulk-len", strconv.Itoa(ValueBytesMax)},
+		{"save", ""},
+		{"timeout", "0"},
+	}
+}
+
+func configGet(_ context.Context, c *conn, args [][]byte) {
+	var found [][2]string
+	for _, setting := range c.srv.settings() {
+		for _, pattern := range args[2:] {
+			if globMatch([]byte(strings.ToLower(string(pattern))), []byte(setting[0])) {
+				found = append(found, setting)
+				break
+			}
+		}
+	}
+	c.w.mapOf(len(found))
+	for _, setting := range found {
+		c.w.bulkString(setting[0])
+		c.w.bulkString(setting[1])
+	}
+}
+
+func configRefused(_ context.Context, c *conn, args [][]byte) {
+	c.w.error("ERR CONFIG " + strings.ToUpper(string(args[1])) + " is refused: settings are flags of 'syntropy serve', its environment or its file")
+}
+
+// sorted returns the commands by name, so that COMMAND reads the same each time.
+func (s *Server) sorted() []*command {
+	all := make([]*command, 0, len(s.commands))
+	for _, cmd := range s.commands {
+		all = append(all, cmd)
+	}
+	slices.SortFunc(all, func(a, b *command) int { return strings.Compare(a.name, b.name) })
+	return all
+}
+
+func commandAll(_ context.Context, c *conn, _ [][]byte) {
+	all := c.srv.sorted()
+	c.w.array(len(all))
+	for _, cmd := range all {
+		cmd.describe(&c.w, cmd.name)
+	}
+}
+
+func commandInfo(ctx context.Context, c *conn, args [][]byte) {
+	if len(args) == 2 {
+		commandAll(ctx, c, args)
+		return
+	}
+	c.w.array(len(args) - 2)
+	for _, name := range args[2:] {
+		if cmd, full := c.srv.find(name); cmd != nil {
+			cmd.describe(&c.w, full)
+		} else if c.w.resp3 {
+			c.w.null()
+		} else {
+			c.w.array(-1)
+		}
+	}
+}
+
+// find resolves "get" and "client|id".
+func (s *Server) find(name []byte) (cmd *command, full string) {
+	first, second, isSub := strings.Cut(string(name), "|")
+	cmd, ok := lookup(s.commands, []byte(first))
+	if !ok {
+		return nil, ""
+	}
+	if !isSub {
+		return cmd, strings.ToLower(first)
+	}
+	return cmd.subcommand([]byte(second)), strings.ToLower(string(name))
+}
+
+// describe writes an entry of COMMAND as of Redis 7: ten elements, of which the
+// tips and the key specifications are empty; first, last and step say it all for
+// commands as plain as these.
+func (cmd *command) describe(w *replyWriter, full string) {
+	w.array(10)
+	w.bulkString(full)
+	w.integer(int64(cmd.arity))
+	w.set(len(cmd.flags))
+	for _, flag := range cmd.flags {
+		w.status(flag)
+	}
+	w.integer(int64(cmd.firstKey))
+	w.integer(int64(cmd.lastKey))
+	w.integer(int64(cmd.keyStep))
+	categories := cmd.categories()
+	w.set(len(categories))
+	for _, category := range categories {
+		w.status(category)
+	}
+	w.set(0)
+	w.array(0)
+	w.array(len(cmd.subcommands))
+	for i := range cmd.subcommands {
+		sub := &cmd.subcommands[i]
+		sub.describe(w, cmd.name+"|"+sub.name)
+	}
+}
+
+// categories are the ACL categories that follow from flags and group.
+func (cmd *command) categories() []string {
+	speed := "@slow"
+	var categories []string
+	for _, flag := range cmd.flags {
+		switch flag {
+		case "readonly":
+			categories = append(categories, "@read")
+		case "write":
+			categories = append(categories, "@write")
+		case "admin":
+			categories = append(categories, "@admin", "@dangerous")
+		case "fast":
+			speed = "@fast"
+		}
+	}
+	switch cmd.group {
+	case "string":
+		categories = append(categories, "@string")
+	case "generic":
+		categories = append(categories, "@keyspace")
+	case "connection", "cluster":
+		categories = append(categories, "@connection")
+	}
+	return append(categories, speed)
+}
+
+func commandDocs(_ context.Context, c *conn, args [][]byte) {
+	var found []*command
+	if len(args) == 2 {
+		found = c.srv.sorted()
+	}
+	var names []string
+	for _, cmd := range found {
+		names = append(names, cmd.name)
+	}
+	for _, name := range args[2:] {
+		if cmd, full := c.srv.find(name); cmd != nil {
+			found, names = append(found, cmd), append(names, full)
+		}
+	}
+	c.w.mapOf(len(found))
+	for i, cmd := range found {
+		c.w.bulkString(names[i])
+		cmd.document(&c.w)
+	}
+}
+
+func (cmd *command) document(w *replyWriter) {
+	fields := [][2]string{{"summary", cmd.summary}, {"since", cmd.since}, {"group", cmd.group}}
+	n := len(fields)
+	if cmd.subcommands != nil {
+		n++
+	}
+	w.mapOf(n)
+	for _, field := range fields {
+		w.bulkString(field[0])
+		w.bulkString(field[1])
+	}
+	if cmd.subcommands == nil {
+		return
+	}
+	w.bulkString("subcommands")
+	w.mapOf(len(cmd.subcommands))
+	for i := range cmd.subcommands {
+		sub := &cmd.subcommands[i]
+		w.bulkString(cmd.name + "|" + sub.name)
+		sub.document(w)
+	}
+}
+
+func commandList(_ context.Context, c *conn, args [][]byte) {
+	keep := func(*command) bool { return true }
+	switch options := args[2:]; {
+	case len(options) == 0:
+	case len(options) == 3 && strings.EqualFold(string(options[0]), "filterby"):
+		value := strings.ToLower(string(options[2]))
+		switch strings.ToLower(string(options[1])) {
+		case "module":
+			keep = func(*command) bool { return false }
+		case "aclcat":
+			keep = func(cmd *command) bool { return slices.Contains(cmd.categories(), "@"+value) }
+		case "pattern":
+			keep = func(cmd *command) bool { return globMatch([]byte(value), []byte(cmd.name)) }
+		default:
+			c.w.error(errSyntax)
+			return
+		}
+	default:
+		c.w.error(errSyntax)
+		return
+	}
+	var names []string
+	for _, cmd := range c.srv.sorted() {
+		if keep(cmd) {
+			names = append(names, cmd.name)
+		}
+	}
+	c.w.array(len(names))
+	for _, name := range names {
+		c.w.bulkString(name)
+	}
+}

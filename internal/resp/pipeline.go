@@ -1,0 +1,135 @@
+package resp
+
+import (
+	"bytes"
+	"context"
+	"hash/maphash"
+)
+
+// run gathers neighbouring commands of a pipeline that can share one call of the
+// backend: plain SETs of different keys into one Put, GETs into one MGet. It
+// waits for nothing, it only joins what has already arrived, and it is finished
+// before any other command is executed, so replies and effects keep their order.
+//
+// What cannot be joined (an option, a bad key) ends the run and is handled
+// alone: an error must be that command's only.
+type run struct {
+	kind  runKind
+	args  [][]byte // SET: key, value, key, value; GET: keys
+	bytes int
+	// keys are hashes of the keys of a SET run. Two keys with one hash end the
+	// run early, which costs a call and changes nothing.
+	keys map[uint64]struct{}
+	seed maphash.Seed
+}
+
+type runKind int
+
+const (
+	noRun runKind = iota
+	setRun
+	getRun
+)
+
+// join takes a command into the run, or says that it cannot.
+func (r *run) join(args [][]byte) bool {
+	switch {
+	case len(args) == 3 && bytes.EqualFold(args[0], []byte("set")):
+		return r.joinSet(args[1], args[2])
+	case len(args) == 2 && bytes.EqualFold(args[0], []byte("get")):
+		return r.joinGet(args[1])
+	}
+	return false
+}
+
+func (r *run) joinSet(key, value []byte) bool {
+	size := len(key) + len(value)
+	switch {
+	case r.kind == getRun, checkPair(key, value) != nil:
+		return false
+	case r.kind == setRun && (len(r.args) >= 2*putRunPairsMax || r.bytes+size > putRunBytesMax):
+		return false
+	}
+	if r.keys == nil {
+		r.keys = make(map[uint64]struct{})
+	}
+	hash := maphash.Bytes(r.seed, key)
+	if _, twice := r.keys[hash]; twice {
+		return false
+	}
+	r.keys[hash] = struct{}{}
+	r.kind = setRun
+	r.args = append(r.args, key, value)
+	r.bytes += size
+	return true
+}
+
+func (r *run) joinGet(key []byte) bool {
+	if r.kind == setRun || checkKey(key) != nil || len(r.args) >= getRunKeysMax {
+		return false
+	}
+	r.kind = getRun
+	r.args = append(r.args, key)
+	return true
+}
+
+// finish executes the run and writes one reply for each of its commands.
+func (r *run) finish(ctx context.Context, c *conn) {
+	if r.kind == noRun {
+		return
+	}
+	ctx, cancel := c.deadline(ctx)
+	defer cancel()
+	switch r.kind {
+	case setRun:
+		c.ran("set", len(r.args)/2)
+		err := c.srv.backend.Put(ctx, clonePairs(r.args))
+		for range len(r.args) / 2 {
+			if err != nil {
+				c.w.backendError(err)
+			} else {
+				c.w.ok()
+			}
+		}
+	case getRun:
+		c.ran("get", len(r.args))
+		c.getEach(ctx, cloneAll(r.args))
+	}
+	clear(r.args)
+	clear(r.keys)
+	r.kind, r.args, r.bytes = noRun, r.args[:0], 0
+}
+
+// release gives memory back.
+func (r *run) release() { r.args, r.keys = nil, nil }
+
+// getEach writes the replies of one GET per key.
+func (c *conn) getEach(ctx context.Context, keys [][]byte) {
+	if len(keys) == 1 {
+		value, found, err := c.srv.backend.Get(ctx, keys[0])
+		switch {
+		case err != nil:
+			c.w.backendError(err)
+		case !found:
+			c.w.null()
+		default:
+			c.w.bulk(value)
+		}
+		return
+	}
+	values, err := c.srv.backend.MGet(ctx, keys)
+	if err == nil && len(values) != len(keys) {
+		err = errMGetAnswer
+	}
+	for i := range keys {
+		switch {
+		case err != nil:
+			c.w.backendError(err)
+		case values[i] == nil:
+			c.w.null()
+		default:
+			c.w.bulk(values[i])
+		}
+		c.w.grown()
+	}
+}

@@ -1,0 +1,76 @@
+package resp
+
+import "strings"
+
+// refusals are the commands of Redis that this store does not have, with the
+// reason and what to do instead. "Unknown command" would send people looking for
+// a newer version; the reason saves them the search.
+var refusals = []struct {
+	reason   string
+	commands string
+}{
+	{"last write wins would lose one of two concurrent updates; write the new value with SET, or keep one key per writer and add them up when reading",
+		"incr decr incrby decrby incrbyfloat"},
+	{"it changes a part of a value and no read-modify-write is atomic across replicas; write the whole value with SET",
+		"append setrange setbit bitfield bitop"},
+	{"it writes depending on what is there and no read-modify-write is atomic across replicas; use GET and SET or DEL where the last write may win",
+		"setnx msetnx getset getdel getex"},
+	{"reading one key and writing another is not atomic across replicas; GET the old key, SET the new one, then DEL the old one",
+		"rename renamenx copy move"},
+	{"expiry is not available in this version; DEL the key when it is no longer needed",
+		"setex psetex expire pexpire expireat pexpireat expiretime pexpiretime ttl pttl persist"},
+	{"parts of values are not addressed; GET the whole value",
+		"getrange substr getbit bitcount bitpos bitfield_ro lcs"},
+	{"replicas without a leader have no transactions; each command stands alone, and MSET writes many keys in one request",
+		"multi exec discard watch unwatch"},
+	{"a script cannot be atomic across replicas; do the work in the client with GET and SET",
+		"eval evalsha eval_ro evalsha_ro script fcall fcall_ro function"},
+	{"this is a key-value store and passes no messages; use a message broker",
+		"subscribe unsubscribe psubscribe punsubscribe ssubscribe sunsubscribe publish spublish pubsub"},
+	{"values are plain strings and a list cannot be merged by last write wins; use one key per element and SCAN",
+		"lpush rpush lpushx rpushx lpop rpop llen lrange lindex lset linsert lrem ltrim lpos lmove lmpop rpoplpush blpop brpop blmove blmpop brpoplpush"},
+	{"values are plain strings and a hash cannot be merged by last write wins; use one key per field, such as SET object:field value",
+		"hset hsetnx hget hmset hmget hgetall hdel hexists hincrby hincrbyfloat hkeys hvals hlen hstrlen hscan hrandfield hexpire hpexpire httl hpersist hgetdel hgetex hsetex"},
+	{"values are plain strings and a set cannot be merged by last write wins; use one key per member and EXISTS",
+		"sadd srem smembers sismember smismember scard spop srandmember smove sinter sintercard sinterstore sunion sunionstore sdiff sdiffstore sscan"},
+	{"values are plain strings and a sorted set cannot be merged by last write wins; use one key per member",
+		"zadd zrem zscore zmscore zincrby zcard zcount zlexcount zrange zrangestore zrangebyscore zrangebylex zrevrange zrevrangebyscore zrevrangebylex zrank zrevrank zremrangebyrank zremrangebyscore zremrangebylex zpopmin zpopmax zmpop bzpopmin bzpopmax bzmpop zrandmember zunion zunionstore zinter zintercard zinterstore zdiff zdiffstore zscan geoadd geodist geohash geopos georadius georadius_ro georadiusbymember georadiusbymember_ro geosearch geosearchstore"},
+	{"values are plain strings and a stream needs one order of its entries, which replicas without a leader do not have; use a message broker",
+		"xadd xdel xlen xrange xrevrange xread xreadgroup xgroup xack xpending xclaim xautoclaim xtrim xinfo xsetid"},
+	{"values are plain strings; count in the client",
+		"pfadd pfcount pfmerge pfdebug pfselftest"},
+	{"it would walk every shard while everyone waits; use SCAN with MATCH",
+		"keys"},
+	{"keys are not kept in an order to draw from or sort by; use SCAN",
+		"randomkey sort sort_ro"},
+	{"one command must not delete the data of a cluster; delete keys with DEL, or begin with an empty data directory",
+		"flushall flushdb swapdb"},
+	{"Redis' dump format is not supported; use 'syntropy export' and 'syntropy import'",
+		"dump restore migrate"},
+	{"entries have no access statistics and no other encoding; see 'syntropy inspect KEY'",
+		"object touch memory"},
+	{"the consistency of writes is set on the node with --write-consistency",
+		"wait waitaof"},
+	{"every node takes reads and writes and repairs itself from its replicas; see 'syntropy status'",
+		"replicaof slaveof sync psync replconf failover role"},
+	{"this is not Redis Cluster; connect to any node, and see 'syntropy ring show'",
+		"cluster asking"},
+	{"every acknowledged write is already durable; use 'syntropy backup' for a copy",
+		"save bgsave bgrewriteaof lastsave"},
+	{"a node is stopped with SIGTERM",
+		"shutdown"},
+	{"it shows one client what the others do; use the metrics of the admin HTTP API on --admin-listen",
+		"monitor slowlog latency debug"},
+	{"authentication is not enabled on this server; connect without a password",
+		"auth acl"},
+}
+
+func refusedTable() map[string]string {
+	table := make(map[string]string)
+	for _, group := range refusals {
+		for _, name := range strings.Fields(group.commands) {
+			table[name] = group.reason
+		}
+	}
+	return table
+}
