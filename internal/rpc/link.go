@@ -15,7 +15,7 @@ import (
 )
 
 // LinkOptions configure a Link. Addr and Hello are required; a nil callback is
-// not called. OnUp, OnDown and OnHeartbeat are called from the link's goroutines,
+// not called. All callbacks are called from the link's goroutines,
 // OnUp and OnDown alternately. OnHeartbeat delays the replies of all calls while
 // it runs, and must not Call.
 type LinkOptions struct {
@@ -23,7 +23,8 @@ type LinkOptions struct {
 	Hello func() *peerpb.Hello // what this node says of itself, at each attempt
 
 	OnUp        func(*peerpb.HelloAck)
-	OnDown      func(error) // the link was up and broke
+	OnDown      func(error)    // the link was up and broke
+	OnRefused   func(*Refusal) // the peer did not accept this node; again at each attempt
 	OnHeartbeat func(reply *peerpb.HeartbeatReply, rtt time.Duration)
 	Heartbeat   func() *peerpb.Heartbeat // an empty one by default
 
@@ -46,6 +47,7 @@ type LinkOptions struct {
 // called once.
 type Link struct {
 	opts LinkOptions
+	wake chan struct{} // ends a pause
 
 	mu   sync.Mutex
 	conn *linkConn // nil: down
@@ -59,6 +61,9 @@ func NewLink(opts LinkOptions) *Link {
 	}
 	if opts.OnDown == nil {
 		opts.OnDown = func(error) {}
+	}
+	if opts.OnRefused == nil {
+		opts.OnRefused = func(*Refusal) {}
 	}
 	if opts.OnHeartbeat == nil {
 		opts.OnHeartbeat = func(*peerpb.HeartbeatReply, time.Duration) {}
@@ -82,7 +87,7 @@ func NewLink(opts LinkOptions) *Link {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Link{opts: opts}
+	return &Link{opts: opts, wake: make(chan struct{}, 1)}
 }
 
 // Up reports whether the peer is connected and has accepted this node.
@@ -90,6 +95,15 @@ func (l *Link) Up() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.conn != nil
+}
+
+// Wake ends the present pause before dialling again, for when the peer is known
+// to be back: it has just dialled this node.
+func (l *Link) Wake() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
 }
 
 // LastError says why the last attempt failed or the last connection ended: a
@@ -132,15 +146,20 @@ func (l *Link) Run(ctx context.Context) {
 		}
 		if wasUp {
 			pause = l.opts.BackoffMin
-			l.opts.Logger.Info("link down", "addr", l.opts.Addr, "error", err)
+			l.opts.Logger.Debug("link down", "addr", l.opts.Addr, "error", err)
 		} else {
 			l.opts.Logger.Debug("no link", "addr", l.opts.Addr, "error", err)
+			if refusal := (*Refusal)(nil); errors.As(err, &refusal) {
+				l.opts.OnRefused(refusal)
+			}
 		}
 		// Half of the pause is random, or all nodes would dial a returning one
 		// in step.
 		timer := time.NewTimer(pause/2 + rand.N(pause/2+1))
 		select {
 		case <-timer.C:
+		case <-l.wake:
+			timer.Stop()
 		case <-ctx.Done():
 			timer.Stop()
 			return
@@ -185,7 +204,7 @@ func (l *Link) connection(ctx context.Context) (wasUp bool, err error) {
 	wg.Go(func() { conn.end(conn.out.run(conn.done, stream.Send)) })
 	wg.Go(func() { conn.end(conn.beat(ctx, &l.opts)) })
 
-	l.opts.Logger.Info("link up", "addr", l.opts.Addr, "node", ack.Node)
+	l.opts.Logger.Debug("link up", "addr", l.opts.Addr, "node", ack.Node)
 	l.mu.Lock()
 	l.conn, l.err = conn, nil
 	l.mu.Unlock()

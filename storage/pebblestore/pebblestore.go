@@ -16,6 +16,7 @@ package pebblestore
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -53,11 +54,17 @@ func Open(dir string, opts Options) (*Engine, error) {
 	if opts.FS == nil {
 		opts.FS = vfs.Default
 	}
+	if err := opts.FS.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("pebblestore: %w", err)
+	}
 	desc, err := pebble.Peek(dir, opts.FS)
-	if err != nil {
+	// A missing directory is left to Pebble, which makes it and syncs its
+	// parents: one that is there already would not be synced, and a crash could
+	// take it away.
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("pebblestore: looking at %s: %w", dir, err)
 	}
-	if !desc.Exists {
+	if err != nil || !desc.Exists {
 		db, err := pebble.Open(dir, pebbleOptions(opts))
 		if err != nil {
 			return nil, fmt.Errorf("pebblestore: creating %s: %w", dir, err)

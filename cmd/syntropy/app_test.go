@@ -1,0 +1,265 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"io"
+	"net"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"syntropy/internal/admin"
+	"syntropy/internal/node"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// fakeNode answers what its fields say and notes what it was asked.
+type fakeNode struct {
+	status     node.Status
+	inspection node.Inspection
+	reports    []node.RepairReport
+	roots      node.RootsReport
+	err        error
+	loadErr    func(batch int) error
+
+	opts      node.RepairOptions
+	key       string
+	recompute bool
+	batches   [][]admin.Row
+	blocked   chan struct{} // closed when a repair runs that waits for its end
+}
+
+func (f *fakeNode) Status(context.Context) (node.Status, error) { return f.status, f.err }
+
+func (f *fakeNode) Inspect(_ context.Context, key []byte) (node.Inspection, error) {
+	f.key = string(key)
+	return f.inspection, f.err
+}
+
+func (f *fakeNode) Repair(ctx context.Context, opts node.RepairOptions) ([]node.RepairReport, error) {
+	f.opts = opts
+	if f.blocked != nil {
+		close(f.blocked)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return f.reports, f.err
+}
+
+func (f *fakeNode) CancelRepair(context.Context) (int, error) { return len(f.reports), f.err }
+
+func (f *fakeNode) Roots(_ context.Context, recompute bool) (node.RootsReport, error) {
+	f.recompute = recompute
+	return f.roots, f.err
+}
+
+func (f *fakeNode) Load(_ context.Context, rows []admin.Row) error {
+	if f.loadErr != nil {
+		if err := f.loadErr(len(f.batches)); err != nil {
+			return err
+		}
+	}
+	f.batches = append(f.batches, rows)
+	return f.err
+}
+
+// result is what a command line did.
+type result struct {
+	status   int
+	out, err string
+}
+
+// shell runs command lines against one fake node.
+type shell struct {
+	t      *testing.T
+	addr   string
+	stdin  io.Reader
+	colour bool
+	bar    bool
+	ctx    context.Context
+	tick   time.Duration // how far the clock moves with each look at it
+}
+
+var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+func newShell(t *testing.T, f *fakeNode) *shell {
+	t.Helper()
+	srv := httptest.NewServer(admin.New(f, nil))
+	t.Cleanup(srv.Close)
+	return &shell{t: t, addr: strings.TrimPrefix(srv.URL, "http://"), ctx: t.Context()}
+}
+
+func (s *shell) run(args ...string) result {
+	s.t.Helper()
+	var out, errs bytes.Buffer
+	now := noon
+	a := &app{
+		in: s.stdin, out: &out, err: &errs, colour: s.colour, progress: s.bar,
+		getenv: func(name string) string {
+			if name == "SYNTROPY_ADMIN" {
+				return s.addr
+			}
+			return ""
+		},
+		now: func() time.Time { now = now.Add(s.tick); return now },
+	}
+	status := a.run(s.ctx, args)
+	return result{status, out.String(), errs.String()}
+}
+
+// golden compares an output with testdata/NAME.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s: got\n%s\nwant\n%s", name, got, want)
+	}
+	for line := range strings.Lines(got) {
+		if strings.HasSuffix(line, " \n") {
+			t.Errorf("%s: a line ends in a space: %q", name, line)
+		}
+		if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > 100 && !strings.Contains(line, "\x1b") {
+			t.Errorf("%s: a line has %d columns: %s", name, n, line)
+		}
+	}
+}
+
+func TestUsageErrors(t *testing.T) {
+	f := &fakeNode{err: context.DeadlineExceeded}
+	sh := newShell(t, f)
+	for _, tc := range []struct{ line, want, see string }{
+		{"repiar", `unknown command "repiar": did you mean repair?`, "syntropy"},
+		{"frobnicate", `unknown command "frobnicate"`, "syntropy"},
+		{"--nope", "unknown flag: --nope", "syntropy"},
+		{"help frobnicate", `there is no command "frobnicate"`, "syntropy help"},
+		{"status now", `takes no argument "now"`, "syntropy status"},
+		{"status --verbose", "unknown flag: --verbose", "syntropy status"},
+		{"status --admin", "flag needs an argument: --admin", "syntropy status"},
+		{"inspect", "takes one argument, the key, not 0", "syntropy inspect"},
+		{"inspect a b", "takes one argument, the key, not 2", "syntropy inspect"},
+		{"inspect --base64 !", "not base64", "syntropy inspect"},
+		{"repair cancle", `unknown command "cancle": did you mean cancel?`, "syntropy repair"},
+		{"repair cancel all", `takes no argument "all"`, "syntropy repair cancel"},
+		{"repair --node x", `"x" is not a node`, "syntropy repair"},
+		{"repair --shard -1", "counted from 0", "syntropy repair"},
+		{"repair --shard seven", "invalid argument", "syntropy repair"},
+		{"roots --recalc", "unknown flag: --recalc", "syntropy roots"},
+		{"import", "takes one argument, the file, not 0", "syntropy import"},
+		{"import x.tsv --format xml", `"xml" is not a format`, "syntropy import"},
+		{"import x.dat", "does not tell the format", "syntropy import"},
+		{"import x.tsv --on-error retry", "stop or skip", "syntropy import"},
+		{"import x.tsv --batch 0", "1 to 10000", "syntropy import"},
+		{"import x.jsonl --header", "no header", "syntropy import"},
+		{"version --admin x", "unknown flag: --admin", "syntropy version"},
+	} {
+		got := sh.run(strings.Fields(tc.line)...)
+		if got.status != exitUsage || got.out != "" || !strings.HasPrefix(got.err, "syntropy: ") ||
+			!strings.Contains(got.err, tc.want) || !strings.HasSuffix(got.err, "\nsee "+tc.see+" --help\n") {
+			t.Errorf("%s: %+v, want %q", tc.line, got, tc.want)
+		}
+	}
+}
+
+func TestNobodyAnswers(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	rows := filepath.Join(t.TempDir(), "rows.tsv")
+	if err := os.WriteFile(rows, []byte("k\tv\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sh := newShell(t, &fakeNode{})
+	for _, line := range []string{"status", "inspect k", "repair", "repair cancel", "roots", "import " + rows} {
+		got := sh.run(append(strings.Fields(line), "--admin", addr)...)
+		want := "syntropy: no node answers at " + addr + ": is `syntropy serve` or `syntropy dev` running? give its admin address with --admin"
+		if got.status != exitFailed || got.out != "" || !strings.HasPrefix(got.err, want) {
+			t.Errorf("%s: %+v", line, got)
+		}
+	}
+}
+
+// TestHelpTeaches holds every command's help to the same contract.
+func TestHelpTeaches(t *testing.T) {
+	sh := newShell(t, &fakeNode{})
+	var walk func(cmd *cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		for _, sub := range cmd.Commands() {
+			if sub.Name() == "help" || sub.Name() == "completion" {
+				continue
+			}
+			path := strings.Fields(sub.CommandPath())[1:]
+			got := sh.run(append(path, "--help")...)
+			for _, want := range []string{"Example:\n  $ syntropy " + strings.Join(path, " "), "Exit statuses: 0 ", "2\nusage.", "Usage:"} {
+				if !strings.Contains(strings.ReplaceAll(got.out, "2 usage.", "2\nusage."), want) {
+					t.Errorf("the help of %s lacks %q", path, want)
+				}
+			}
+			if got.status != exitOK || got.err != "" {
+				t.Errorf("%s --help: %d %s", path, got.status, got.err)
+			}
+			if help := sh.run(append([]string{"help"}, path...)...); help.out != got.out {
+				t.Errorf("help %s differs from --help:\n%s\n%s", path, help.out, got.out)
+			}
+			for line := range strings.Lines(got.out) {
+				if len([]rune(line)) > 110 {
+					t.Errorf("%s: a long line of help: %s", path, line)
+				}
+			}
+			walk(sub)
+		}
+	}
+	walk(newRoot(&app{getenv: func(string) string { return "" }}))
+	if got := sh.run(); got.status != exitOK || !strings.Contains(got.out, "Exit statuses") {
+		t.Errorf("no command: %+v", got)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	sh := newShell(t, &fakeNode{})
+	if got := sh.run("version"); got.status != exitOK || !strings.HasPrefix(got.out, "syntropy dev (commit ") {
+		t.Errorf("%+v", got)
+	}
+	var v versionReport
+	if got := sh.run("version", "--json"); json.Unmarshal([]byte(got.out), &v) != nil || v.Version != "dev" || v.Go == "" {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestNumbersForPeople(t *testing.T) {
+	for got, want := range map[string]string{
+		count(0): "0", count(999): "999", count(1000): "1,000", count(int64(1234567)): "1,234,567", count(-1000): "-1,000", count(-100): "-100",
+		size(1023): "1023 B", size(1536): "1.5 KiB", size(1 << 40): "1.0 TiB",
+		span(0): "0 ms", span(1500 * time.Millisecond): "1.5 s", span(125 * time.Second): "2 min 05 s",
+		span(3 * time.Hour): "3 h 00 min", span(240 * time.Hour): "10 days",
+		showKey("plain key", 20): "plain key", showKey("", 20): `""`, showKey(" x", 20): `" x"`,
+		showKey("\x1b[2J\xff", 20): `"\x1b[2J\xff"`, showKey(`say "hi"`, 20): `"say \"hi\""`,
+		showKey("a very long key indeed", 10): "a very l..", showKey("日本語日本語", 8): "日本語..",
+	} {
+		if got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

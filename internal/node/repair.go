@@ -1,0 +1,449 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"syntropy/antientropy"
+	"syntropy/hlc"
+	"syntropy/internal/rpc/peerpb"
+	"syntropy/storage"
+)
+
+// MaxListed bounds the differences, and the steps of a descent, that a report
+// lists; the rest is counted.
+const MaxListed = 10_000
+
+// repairs are the repairs that operators started here and that still run.
+type repairs struct {
+	mu      sync.Mutex
+	running map[uint64]context.CancelCauseFunc
+}
+
+var errCancelled = errors.New("cancelled by an operator")
+
+func (rs *repairs) begin(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	id := rand.Uint64()
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if rs.running == nil {
+		rs.running = make(map[uint64]context.CancelCauseFunc)
+	}
+	rs.running[id] = cancel
+	return ctx, func() {
+		cancel(nil)
+		rs.mu.Lock()
+		defer rs.mu.Unlock()
+		delete(rs.running, id)
+	}
+}
+
+func (rs *repairs) cancelAll() int {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	for _, cancel := range rs.running {
+		cancel(errCancelled)
+	}
+	return len(rs.running)
+}
+
+// Repair runs one session for every pair of members, or for those with one
+// member, one after the other. This node's own pairs come first: after them it
+// holds everything that any of its partners held, and the pairs of the others
+// spread that. What goes wrong with a pair stands in its report.
+func (n *Node) Repair(ctx context.Context, opts RepairOptions) ([]RepairReport, error) {
+	r, err := n.running()
+	if err != nil {
+		return nil, err
+	}
+	if err := r.mayServe(false); err != nil {
+		return nil, err
+	}
+	if opts.Shard != nil && (*opts.Shard < 0 || *opts.Shard >= r.store.Shards()) {
+		return nil, &Error{CodeNoSuchShard, fmt.Sprintf("there is no shard %d: shards are 0 to %d", *opts.Shard, r.store.Shards()-1)}
+	}
+	if opts.Node != 0 && opts.Node != r.self {
+		if _, err := r.member(opts.Node); err != nil {
+			return nil, err
+		}
+	}
+	ctx, end := r.repairs.begin(ctx)
+	defer end()
+	reports := []RepairReport{}
+	for _, pair := range r.pairs(opts.Node) {
+		if pair[0] == r.self {
+			reports = append(reports, r.repairPair(ctx, pair[1], opts))
+		} else {
+			reports = append(reports, r.askRepair(ctx, pair[0], pair[1], opts))
+		}
+	}
+	return reports, nil
+}
+
+// pairs lists the pairs of members, or those with one of them, this node's own
+// first.
+func (r *replica) pairs(with hlc.NodeID) (pairs [][2]hlc.NodeID) {
+	ids := append([]hlc.NodeID{r.self}, r.others()...)
+	for i, a := range ids {
+		for _, b := range ids[i+1:] {
+			if with == 0 || with == a || with == b {
+				pairs = append(pairs, [2]hlc.NodeID{a, b})
+			}
+		}
+	}
+	return pairs
+}
+
+// askRepair lets another member run the session of a pair that this node is not
+// part of.
+func (r *replica) askRepair(ctx context.Context, initiator, partner hlc.NodeID, opts RepairOptions) RepairReport {
+	report := RepairReport{Initiator: initiator, Partner: partner, DryRun: opts.DryRun}
+	raw, err := json.Marshal(opts)
+	if err == nil {
+		var reply *peerpb.Message
+		reply, err = r.peers[initiator].link.Call(ctx, &peerpb.Message{Body: &peerpb.Message_Repair{
+			Repair: &peerpb.Repair{OptionsJson: raw, Partner: uint32(partner)},
+		}})
+		if err == nil {
+			err = json.Unmarshal(reply.GetRepairReply().GetReportJson(), &report)
+		}
+	}
+	if err != nil {
+		report.Error = fmt.Sprintf("%v did not run the session: %v", initiator, cmp.Or(context.Cause(ctx), err))
+	}
+	return report
+}
+
+// CancelRepair stops the repairs that operators started on this node, and those
+// that run on other nodes for any operator.
+func (n *Node) CancelRepair(ctx context.Context) (int, error) {
+	r, err := n.running()
+	if err != nil {
+		return 0, err
+	}
+	cancelled := r.repairs.cancelAll()
+	ctx, cancel := context.WithTimeout(ctx, r.settings.RequestDeadline)
+	defer cancel()
+	for _, p := range r.usablePeers() {
+		_, err = p.link.Call(ctx, &peerpb.Message{Body: &peerpb.Message_Repair{Repair: &peerpb.Repair{}}})
+		if err != nil {
+			r.log.Warn("could not cancel repairs on a peer", "peer", p.id.String(), "error", err)
+		}
+	}
+	return cancelled, nil
+}
+
+// repairPair runs the session with one partner. If it leaves differences that
+// are younger than the settle window, it waits the window out and looks at the
+// same shards once more: what was on its way has arrived then.
+func (r *replica) repairPair(ctx context.Context, partner hlc.NodeID, opts RepairOptions) RepairReport {
+	ctx, end := r.repairs.begin(ctx)
+	defer end()
+	started := time.Now()
+	report := RepairReport{Initiator: r.self, Partner: partner, DryRun: opts.DryRun}
+	var shards []int
+	if opts.Shard != nil {
+		shards = []int{*opts.Shard}
+	}
+	first := r.runSession(ctx, partner, shards, opts, r.settings.Settle, &report)
+	if first.waiting() && !opts.DryRun && !opts.NoWait {
+		select {
+		case <-time.After(r.settings.Settle):
+			report.KeysInFlight = 0
+			r.runSession(ctx, partner, first.shardsInFlight(), opts, r.settings.Settle, &report)
+		case <-ctx.Done():
+			report.Error = context.Cause(ctx).Error()
+		}
+	}
+	report.DurationMS = float64(time.Since(started).Microseconds()) / 1000
+	return report
+}
+
+// sessionRun is what one session left for the next.
+type sessionRun struct {
+	err      error
+	inFlight map[int]bool // shards with differences too young to repair
+}
+
+func (s sessionRun) waiting() bool { return s.err == nil && len(s.inFlight) > 0 }
+
+func (s sessionRun) shardsInFlight() []int {
+	shards := make([]int, 0, len(s.inFlight))
+	for shard := range s.inFlight {
+		shards = append(shards, shard)
+	}
+	slices.Sort(shards)
+	return shards
+}
+
+// runSession runs one session as its initiator and adds to the report.
+func (r *replica) runSession(ctx context.Context, partner hlc.NodeID, shards []int, opts RepairOptions, settle time.Duration, report *RepairReport) sessionRun {
+	run := sessionRun{inFlight: make(map[int]bool)}
+	p, err := r.member(partner)
+	if err != nil {
+		report.Error = err.Error()
+		run.err = err
+		return run
+	}
+	view := r.store.Snapshot()
+	defer view.Close()
+	began := r.clock.now()
+	cfg := antientropy.Config{Now: began, Settle: settle, Shards: shards, DryRun: opts.DryRun}
+	cfg.Found = func(d antientropy.Difference) {
+		if d.Action == antientropy.Wait {
+			run.inFlight[d.Shard] = true
+		}
+		if opts.DryRun || opts.Explain {
+			report.addDifference(d)
+		}
+	}
+	if opts.Explain {
+		cfg.ListMax = 1 // go down to single entries, so that every step shows
+		cfg.Compared = report.addStep
+	}
+	again := report.Rounds > 0
+	session := antientropy.NewInitiator(view, cfg)
+	run.err = r.drive(ctx, p, session, report)
+	rep := session.Report()
+	if !again {
+		report.Shards, report.ShardsEqual = rep.Shards, rep.ShardsEqual
+	}
+	report.Rounds += rep.Rounds
+	report.KeysDiverged += rep.Diverged
+	report.KeysPulled += rep.Pulled
+	report.KeysPushed += rep.Pushed
+	report.KeysInFlight += rep.InFlight
+	if run.err != nil {
+		report.Error = run.err.Error()
+		return run
+	}
+	if rep.Complete && shards == nil {
+		r.proofs.record(partner, began.Add(-settle).Time())
+	}
+	return run
+}
+
+// drive carries the messages of a session to the partner and back. Bytes are
+// counted as they travel, framing included.
+func (r *replica) drive(ctx context.Context, p *peer, session *antientropy.Initiator, report *RepairReport) (err error) {
+	id := rand.Uint64()
+	defer func() {
+		if err != nil && p.usable() {
+			r.cancelSession(ctx, p, id)
+		}
+	}()
+	for open := true; ; open = false {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		msg, err := session.Next()
+		if msg == nil || err != nil {
+			return err
+		}
+		if !p.usable() {
+			return fmt.Errorf("%v (%s) is not connected: %s", p.id, p.addr, p.whyNot())
+		}
+		reply, err := r.exchange(ctx, p, &peerpb.Session{Id: id, Payload: msg, Open: open}, report)
+		if err != nil {
+			return fmt.Errorf("%v (%s): %w", p.id, p.addr, err)
+		}
+		entries, err := session.Receive(reply)
+		if err != nil {
+			return err
+		}
+		var applied error
+		if len(entries) > 0 {
+			applied = r.applyRepaired(entries)
+		}
+		session.Applied(applied)
+	}
+}
+
+func (r *replica) exchange(ctx context.Context, p *peer, m *peerpb.Session, report *RepairReport) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	reply, sent, received, err := p.link.CallSized(ctx, &peerpb.Message{Body: &peerpb.Message_Session{Session: m}})
+	report.BytesSent += int64(sent)
+	report.BytesReceived += int64(received)
+	if err != nil {
+		return nil, err
+	}
+	return reply.GetSessionReply().GetPayload(), nil
+}
+
+// cancelSession lets the partner release its view now rather than when it finds
+// the session idle. It is a courtesy, so its outcome does not matter.
+func (r *replica) cancelSession(ctx context.Context, p *peer, id uint64) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_, _ = p.link.Call(ctx, &peerpb.Message{Body: &peerpb.Message_Session{Session: &peerpb.Session{Id: id, Cancel: true}}})
+}
+
+// whyNot says why a peer is not usable.
+func (p *peer) whyNot() string {
+	p.mu.Lock()
+	barred := p.barred
+	p.mu.Unlock()
+	if barred != "" {
+		return barred
+	}
+	if err := p.link.LastError(); err != nil {
+		return err.Error()
+	}
+	return "no contact yet"
+}
+
+// fill brings a node that started empty level with every other member, and then
+// lets it serve. Each of them may hold something that no other does.
+func (r *replica) fill(ctx context.Context) {
+	retry := time.NewTicker(time.Second)
+	defer retry.Stop()
+	missing := r.others()
+	for {
+		missing = slices.DeleteFunc(missing, func(id hlc.NodeID) bool {
+			var report RepairReport
+			run := r.runSession(ctx, id, nil, RepairOptions{}, 0, &report)
+			if run.err == nil {
+				r.log.Info("filled from a member", "member", id.String(), "entries", report.KeysPulled, "bytes", report.BytesReceived)
+			}
+			return run.err == nil
+		})
+		if len(missing) == 0 {
+			break
+		}
+		r.setReason("this node started with an empty data directory and still needs a session with " + join(missing))
+		select {
+		case <-ctx.Done():
+			return
+		case <-retry.C:
+		}
+	}
+	if err := r.store.PutMeta(metaState, []byte(StateLive)); err != nil {
+		r.log.Error("could not record that this node is filled", "error", err)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.state == StateJoining {
+		r.state, r.reason = StateLive, ""
+		r.log.Info("this node is filled and serves reads")
+	}
+}
+
+func (r *replica) setReason(reason string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.state == StateJoining {
+		r.reason = reason
+	}
+}
+
+func join(ids []hlc.NodeID) string {
+	names := make([]string, len(ids))
+	for i, id := range ids {
+		names[i] = id.String()
+	}
+	return strings.Join(names, ", ")
+}
+
+// ---- proofs
+
+// proofs remember, for each other member, until when it is proven to hold all
+// that this node held. A lost proof costs one session.
+type proofs struct {
+	store *storage.Store
+
+	mu    sync.Mutex
+	until map[hlc.NodeID]time.Time
+}
+
+const metaProofs = "proofs"
+
+func openProofs(store *storage.Store) (*proofs, error) {
+	p := &proofs{store: store, until: make(map[hlc.NodeID]time.Time)}
+	raw, _, err := store.Meta(metaProofs)
+	if err != nil {
+		return nil, err
+	}
+	for ; len(raw) >= 10; raw = raw[10:] {
+		id := hlc.NodeID(binary.BigEndian.Uint16(raw))
+		p.until[id] = time.UnixMicro(int64(binary.BigEndian.Uint64(raw[2:]))).UTC()
+	}
+	return p, nil
+}
+
+func (p *proofs) record(partner hlc.NodeID, until time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.until[partner] = until
+	var raw []byte
+	for id, t := range p.until {
+		raw = binary.BigEndian.AppendUint16(raw, uint16(id))
+		raw = binary.BigEndian.AppendUint64(raw, uint64(t.UnixMicro()))
+	}
+	// A proof that is not stored is lost at the next start, no more.
+	_ = p.store.PutMeta(metaProofs, raw)
+}
+
+func (p *proofs) get(partner hlc.NodeID) (until time.Time, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	until, ok = p.until[partner]
+	return until, ok
+}
+
+// ---- reports
+
+func (rep *RepairReport) addDifference(d antientropy.Difference) {
+	if len(rep.Differences) >= MaxListed {
+		rep.Truncated++
+		return
+	}
+	out := Difference{
+		Shard: d.Shard, Token: d.Token.String(), Initiator: sideVersion(d.Initiator), Partner: sideVersion(d.Partner),
+		Action: d.Action.String(), Reason: d.Reason,
+	}
+	out.Key, out.KeyBase64 = JSONKey(d.Key)
+	rep.Differences = append(rep.Differences, out)
+}
+
+func sideVersion(s *antientropy.Side) *SideVersion {
+	if s == nil {
+		return nil
+	}
+	v := &SideVersion{
+		Timestamp: uint64(s.Stamp), Time: s.Stamp.String(), Writer: s.Node.String(),
+		Tombstone: s.Tombstone, ValueBytes: s.ValueBytes,
+	}
+	if at, ok := s.ExpiresAt(); ok {
+		v.Expires = &at
+	}
+	return v
+}
+
+func (rep *RepairReport) addStep(c antientropy.Comparison) {
+	if len(rep.Descent) >= MaxListed {
+		rep.Truncated++
+		return
+	}
+	outcome := "differ"
+	if c.Then == antientropy.Skip {
+		outcome = "match"
+	}
+	rep.Descent = append(rep.Descent, DescentStep{
+		Shard: c.Shard, Level: int(c.Node.Level), Node: c.Node.String(),
+		Initiator: c.Initiator.Sum.String(), InitiatorEntries: c.Initiator.Count,
+		Partner: c.Partner.Sum.String(), PartnerEntries: c.Partner.Count,
+		Outcome: outcome, Then: c.Then.String(),
+	})
+}

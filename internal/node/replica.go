@@ -1,0 +1,409 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"syntropy/hlc"
+	"syntropy/internal/rpc"
+	"syntropy/internal/rpc/peerpb"
+	"syntropy/internal/topology"
+	"syntropy/storage"
+)
+
+// metaState keeps joining over a restart.
+const metaState = "state"
+
+// replica is a node's part in its cluster: the store, the clock, the links to
+// the other members, and what it may do at present.
+type replica struct {
+	node        *Node
+	log         *slog.Logger
+	record      *topology.Record
+	self        hlc.NodeID
+	incarnation string
+	settings    topology.Settings
+	store       *storage.Store
+	engine      storage.Engine
+	clock       *clock
+	peers       map[hlc.NodeID]*peer
+	sessions    *sessionTable
+	proofs      *proofs
+	repairs     repairs
+
+	mu      sync.Mutex
+	state   string
+	reason  string // why it is not live
+	absence *absence
+
+	work sync.WaitGroup
+}
+
+// peer is another member as this node sees it.
+type peer struct {
+	id   hlc.NodeID
+	addr string
+	link *rpc.Link
+
+	mu          sync.Mutex
+	barred      string // why this node does not deal with it; empty: it does
+	incarnation string
+	state       string
+	entries     int64
+	tombstones  int64
+	skew        time.Duration
+	missed      int64 // writes it did not get from this node
+}
+
+func newReplica(n *Node, record *topology.Record, self hlc.NodeID, store *storage.Store, engine storage.Engine, founder bool) (*replica, error) {
+	clock, err := openClock(store, record.Settings.MaxClockSkew, n.wall)
+	if err != nil {
+		return nil, err
+	}
+	r := &replica{
+		node: n, log: n.log.With("node", self.String()), record: record, self: self, incarnation: n.dir.Incarnation(),
+		settings: record.Settings, store: store, engine: engine, clock: clock,
+		peers: make(map[hlc.NodeID]*peer),
+	}
+	r.sessions = newSessionTable(store)
+	if r.proofs, err = openProofs(store); err != nil {
+		return nil, err
+	}
+	for _, m := range record.Members {
+		if m.ID != self {
+			r.peers[m.ID] = r.newPeer(m)
+		}
+	}
+	if err := r.openState(founder); err != nil {
+		return nil, err
+	}
+	stored, _, err := store.Meta(metaAbsence)
+	if err != nil {
+		return nil, err
+	}
+	r.absence, err = newAbsence(stored, r.settings.GCGrace, r.others())
+	if err != nil {
+		return nil, err
+	}
+	if away := r.absence.awayFor(n.wall()); away > r.settings.GCGrace && len(r.peers) > 0 && r.state == StateLive {
+		r.state = StateChecking
+		r.reason = fmt.Sprintf("this node was away for %v, longer than gc_grace (%v): it waits for a majority of the members to tell whether they went on without it", away.Round(time.Second), r.settings.GCGrace)
+		r.log.Warn(r.reason)
+	}
+	return r, nil
+}
+
+// openState reads whether this replica still has to be filled. One whose disk
+// was replaced must not serve reads before it was: it would answer "no such key"
+// for data that it acknowledged with its old disk.
+func (r *replica) openState(founder bool) error {
+	raw, found, err := r.store.Meta(metaState)
+	if err != nil {
+		return err
+	}
+	r.state = string(raw)
+	if !found {
+		r.state = StateLive
+		if !founder {
+			r.state = StateJoining
+		}
+		if err := r.store.PutMeta(metaState, []byte(r.state)); err != nil {
+			return err
+		}
+	}
+	if r.state == StateJoining {
+		r.reason = "this node started with an empty data directory and is being filled from the other members"
+	}
+	return nil
+}
+
+func (r *replica) newPeer(m topology.Member) *peer {
+	p := &peer{id: m.ID, addr: m.Addr, entries: -1}
+	p.link = rpc.NewLink(rpc.LinkOptions{
+		Addr:        m.Addr,
+		Hello:       func() *peerpb.Hello { return r.hello(m.ID) },
+		OnUp:        func(ack *peerpb.HelloAck) { r.peerUp(p, ack) },
+		OnDown:      func(err error) { r.log.Info("peer is down", "peer", p.id.String(), "error", err) },
+		OnRefused:   func(refusal *rpc.Refusal) { r.peerRefused(p, refusal) },
+		OnHeartbeat: func(h *peerpb.HeartbeatReply, rtt time.Duration) { r.heartbeatFrom(p, h, rtt) },
+		Logger:      r.log,
+	})
+	return p
+}
+
+func (r *replica) others() []hlc.NodeID {
+	ids := make([]hlc.NodeID, 0, len(r.peers))
+	for _, m := range r.record.Members {
+		if m.ID != r.self {
+			ids = append(ids, m.ID)
+		}
+	}
+	return ids
+}
+
+// start begins the replica's background work, which ends with ctx.
+func (r *replica) start(ctx context.Context) {
+	r.log.Info("this node is in the cluster", "cluster", r.record.ClusterID, "members", len(r.record.Members), "state", r.currentState())
+	for _, p := range r.peers {
+		r.work.Go(func() { p.link.Run(ctx) })
+	}
+	r.work.Go(func() { r.keepAbsence(ctx) })
+	r.work.Go(func() { r.sessions.expire(ctx) })
+	if r.node.opts.SyncInterval > 0 {
+		r.work.Go(func() { r.keepSynced(ctx, r.node.opts.SyncInterval) })
+	}
+	if r.currentState() == StateJoining {
+		r.work.Go(func() { r.fill(ctx) })
+	}
+}
+
+func (r *replica) close() error {
+	r.work.Wait()
+	r.sessions.closeAll()
+	r.clock.close()
+	return errors.Join(r.saveAbsence(), r.store.Close(), r.engine.Close())
+}
+
+func (r *replica) currentState() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state
+}
+
+func (r *replica) stateAndReason() (string, string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state, r.reason
+}
+
+// mayServe returns the error for a request that this node must not serve now.
+// Reads need a live node; a joining one takes writes.
+func (r *replica) mayServe(read bool) error {
+	state, reason := r.stateAndReason()
+	switch {
+	case state == StateLive, state == StateJoining && !read:
+		return nil
+	case state == StateJoining:
+		return &Error{CodeJoining, reason + "; ask another node meanwhile"}
+	case state == StateChecking:
+		return &Error{CodeChecking, reason}
+	}
+	return &Error{CodeStale, reason}
+}
+
+// ---- contact with the other members
+
+func (r *replica) hello(to hlc.NodeID) *peerpb.Hello {
+	state := r.currentState()
+	return &peerpb.Hello{
+		Protocol: rpc.Protocol, ClusterId: r.record.ClusterID, RecordFingerprint: r.record.Fingerprint(),
+		Node: uint32(r.self), ToNode: uint32(to), Incarnation: r.incarnation, State: state,
+		WallUs: r.node.wall().UnixMicro(), Addr: r.node.opts.PeerAddr,
+	}
+}
+
+// acceptHello answers a member that opens a link, or refuses it.
+func (r *replica) acceptHello(h *peerpb.Hello) (*peerpb.HelloAck, error) {
+	refuse := func(code, format string, args ...any) error {
+		return &rpc.Refusal{Code: code, Text: fmt.Sprintf(format, args...)}
+	}
+	from := hlc.NodeID(h.GetNode())
+	p := r.peers[from]
+	switch {
+	case h.GetProtocol() != rpc.Protocol:
+		return nil, refuse(rpc.CodeProtocol, "%v speaks version %d of the peer protocol, this node %d: upgrade the older one", from, h.GetProtocol(), rpc.Protocol)
+	case h.GetClusterId() != r.record.ClusterID:
+		return nil, refuse(rpc.CodeForeignCluster, "%s belongs to cluster %.8s, this node to cluster %.8s: one of them has the wrong data directory or a wrong --join", h.GetAddr(), h.GetClusterId(), r.record.ClusterID)
+	case h.GetRecordFingerprint() != r.record.Fingerprint():
+		return nil, refuse(rpc.CodeSettings, "%v has another cluster record than this node: restore the cluster.json of one of them", from)
+	case p == nil:
+		return nil, refuse(rpc.CodeUnknownNode, "%v is not another member of this cluster", from)
+	case hlc.NodeID(h.GetToNode()) != r.self:
+		return nil, refuse(rpc.CodeUnknownNode, "this is %v, not %v: two nodes have swapped addresses or directories", r.self, hlc.NodeID(h.GetToNode()))
+	}
+	if state, reason := r.stateAndReason(); state == StateStale {
+		return nil, refuse(rpc.CodeUndecided, "%v is out of service itself: %s", r.self, reason)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if text, refused := r.absence.refusal(from, h.GetIncarnation(), h.GetState()); refused {
+		return nil, refuse(rpc.CodeStale, "%s", text)
+	}
+	r.absence.contact(from, h.GetIncarnation())
+	p.met(h.GetIncarnation(), h.GetState())
+	if !p.link.Up() {
+		p.link.Wake() // it is back: do not wait to dial it
+	}
+	return &peerpb.HelloAck{Node: uint32(r.self), Incarnation: r.incarnation, State: r.state, WallUs: r.node.wall().UnixMicro()}, nil
+}
+
+func (p *peer) met(incarnation, state string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.incarnation, p.state, p.barred = incarnation, state, ""
+}
+
+// peerUp is called when a member has accepted this node.
+func (r *replica) peerUp(p *peer, ack *peerpb.HelloAck) {
+	r.mu.Lock()
+	text, refused := r.absence.refusal(p.id, ack.GetIncarnation(), ack.GetState())
+	if !refused {
+		r.absence.contact(p.id, ack.GetIncarnation())
+	}
+	r.mu.Unlock()
+	p.met(ack.GetIncarnation(), ack.GetState())
+	if refused {
+		p.mu.Lock()
+		p.barred = text
+		p.mu.Unlock()
+		r.log.Warn("this node does not deal with a peer", "peer", p.id.String(), "reason", text)
+		return
+	}
+	r.log.Info("peer is up", "peer", p.id.String())
+	r.cleared()
+}
+
+// cleared lets a node that was away for long serve again once a majority of the
+// members accepted it.
+func (r *replica) cleared() {
+	accepted := 1
+	for _, p := range r.peers {
+		if p.usable() {
+			accepted++
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.state == StateChecking && 2*accepted > len(r.record.Members) {
+		r.state, r.reason = StateLive, ""
+		r.log.Info("a majority of the members accepted this node: it serves again")
+	}
+}
+
+// goStale takes the node out of service.
+func (r *replica) goStale(by hlc.NodeID, text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.state == StateStale {
+		return
+	}
+	r.state = StateStale
+	r.reason = fmt.Sprintf("%v refused this node: %s. This node neither serves nor syncs. To bring it back, stop it, move its data directory away, and start it with an empty one: it is then filled from the other members", by, text)
+	r.log.Error(r.reason)
+}
+
+// usable reports whether requests can be sent to a peer now.
+func (p *peer) usable() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.barred == "" && p.link.Up()
+}
+
+func (r *replica) heartbeatFrom(p *peer, h *peerpb.HeartbeatReply, rtt time.Duration) {
+	skew := time.UnixMicro(h.GetWallUs()).Sub(r.node.wall().Add(-rtt / 2))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state, p.entries, p.tombstones, p.skew = h.GetState(), h.GetEntries(), h.GetTombstones(), skew
+}
+
+// usablePeers returns the peers that requests can be sent to, in order.
+func (r *replica) usablePeers() []*peer {
+	var up []*peer
+	for _, id := range r.others() {
+		if p := r.peers[id]; p.usable() {
+			up = append(up, p)
+		}
+	}
+	return up
+}
+
+// keepAbsence accounts for who is away, and persists it.
+func (r *replica) keepAbsence(ctx context.Context) {
+	interval := min(max(r.settings.GCGrace/20, 200*time.Millisecond), 10*time.Second)
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	last := time.Now() // monotonic: time that really passed here
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		elapsed := time.Since(last)
+		last = time.Now()
+		// A process that was frozen did not see the others, nor did it run.
+		elapsed = min(elapsed, 2*interval)
+		r.mu.Lock()
+		died := r.absence.tick(r.node.wall(), elapsed, func(id hlc.NodeID) bool { return r.peers[id].usable() })
+		r.mu.Unlock()
+		for _, id := range died {
+			r.log.Warn("a member has been away for longer than gc_grace: it must come back with an empty data directory", "member", id.String(), "gc_grace", r.settings.GCGrace)
+			r.bar(id)
+		}
+		if err := r.saveAbsence(); err != nil {
+			r.log.Error("could not record who is away", "error", err)
+		}
+	}
+}
+
+func (r *replica) bar(id hlc.NodeID) {
+	p := r.peers[id]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.barred = "away for longer than gc_grace"
+}
+
+// peerRefused takes this node out of service when a member refuses it as stale.
+func (r *replica) peerRefused(p *peer, refusal *rpc.Refusal) {
+	if refusal.Code == rpc.CodeStale {
+		r.goStale(p.id, refusal.Text)
+	}
+}
+
+func (r *replica) saveAbsence() error {
+	r.mu.Lock()
+	b := r.absence.encode()
+	stale := r.state == StateStale || r.state == StateChecking
+	r.mu.Unlock()
+	if stale {
+		// Running out of service is being away: the stored time stays.
+		return nil
+	}
+	return r.store.PutMeta(metaAbsence, b)
+}
+
+// keepSynced makes writes durable at an interval.
+func (r *replica) keepSynced(ctx context.Context, interval time.Duration) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := r.store.Sync(); err != nil {
+			r.log.Error("could not make writes durable", "error", err)
+		}
+	}
+}
+
+// member returns a peer by name, for operators.
+func (r *replica) member(id hlc.NodeID) (*peer, error) {
+	if p := r.peers[id]; p != nil {
+		return p, nil
+	}
+	names := slices.Collect(func(yield func(string) bool) {
+		for _, m := range r.record.Members {
+			if !yield(m.ID.String()) {
+				return
+			}
+		}
+	})
+	return nil, &Error{CodeNoSuchNode, fmt.Sprintf("%v is not another member: the members are %v and this is %v", id, names, r.self)}
+}

@@ -1,0 +1,188 @@
+package node
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"syntropy/antientropy"
+	"syntropy/hlc"
+	"syntropy/internal/rpc/peerpb"
+	"syntropy/lww"
+	"syntropy/storage"
+)
+
+const (
+	// maxPartnerSessions bounds the sessions that a node takes part in at the
+	// request of others. Each holds a snapshot, which keeps disk space busy,
+	// and reads rows that clients want read too.
+	maxPartnerSessions = 4
+	// sessionIdle ends a session whose initiator has fallen silent.
+	sessionIdle = time.Minute
+	// sessionAge ends a session however busy it is: its snapshot keeps every
+	// row that it shows on disk.
+	sessionAge = 30 * time.Minute
+)
+
+// sessionTable holds the sessions in which this node is the partner.
+type sessionTable struct {
+	store *storage.Store
+
+	mu       sync.Mutex
+	sessions map[sessionKey]*partnerSession
+}
+
+type sessionKey struct {
+	from hlc.NodeID
+	id   uint64
+}
+
+// partnerSession is one of them. mu serialises its messages.
+type partnerSession struct {
+	mu        sync.Mutex
+	view      *storage.Snapshot
+	responder *antientropy.Responder
+	opened    time.Time
+	used      time.Time
+	closed    bool
+}
+
+func newSessionTable(store *storage.Store) *sessionTable {
+	return &sessionTable{store: store, sessions: make(map[sessionKey]*partnerSession)}
+}
+
+// get returns a session, opening it if asked to; nil if there is none or no
+// room for one more.
+func (t *sessionTable) get(key sessionKey, open bool) (s *partnerSession, busy bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s = t.sessions[key]
+	if s != nil || !open {
+		return s, false
+	}
+	if len(t.sessions) >= maxPartnerSessions {
+		return nil, true
+	}
+	view := t.store.Snapshot()
+	s = &partnerSession{view: view, responder: antientropy.NewResponder(view), opened: time.Now(), used: time.Now()}
+	t.sessions[key] = s
+	return s, false
+}
+
+// end forgets a session and releases its view once no message is being served.
+func (t *sessionTable) end(key sessionKey) {
+	t.mu.Lock()
+	s := t.sessions[key]
+	delete(t.sessions, key)
+	t.mu.Unlock()
+	if s != nil {
+		s.close()
+	}
+}
+
+func (s *partnerSession) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.closed = true
+		s.view.Close()
+	}
+}
+
+func (t *sessionTable) endIf(condition func(sessionKey, *partnerSession) bool) {
+	t.mu.Lock()
+	var ended []sessionKey
+	for key, s := range t.sessions {
+		if condition(key, s) {
+			ended = append(ended, key)
+		}
+	}
+	t.mu.Unlock()
+	for _, key := range ended {
+		t.end(key)
+	}
+}
+
+// drop ends the sessions of a peer whose link closed: their initiator cannot go
+// on with them.
+func (t *sessionTable) drop(from hlc.NodeID) {
+	t.endIf(func(key sessionKey, _ *partnerSession) bool { return key.from == from })
+}
+
+func (t *sessionTable) closeAll() {
+	t.endIf(func(sessionKey, *partnerSession) bool { return true })
+}
+
+// expire ends sessions that are idle or too old, until ctx ends.
+func (t *sessionTable) expire(ctx context.Context) {
+	tick := time.NewTicker(sessionIdle / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := time.Now()
+		t.endIf(func(_ sessionKey, s *partnerSession) bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return now.Sub(s.used) > sessionIdle || now.Sub(s.opened) > sessionAge
+		})
+	}
+}
+
+// handleSession answers one message of a session. What goes wrong is answered
+// within the session's own protocol.
+func (r *replica) handleSession(from hlc.NodeID, req *peerpb.Session) *peerpb.Message {
+	key := sessionKey{from, req.Id}
+	if req.Cancel {
+		r.sessions.end(key)
+		return sessionReply(nil)
+	}
+	s, busy := r.sessions.get(key, req.Open)
+	switch {
+	case busy:
+		return sessionReply(antientropy.Refuse("busy", "it takes part in as many sessions as it can; try again later"))
+	case s == nil:
+		return sessionReply(antientropy.Refuse("unknown", "the session is unknown here: the partner restarted, or the session was idle for too long; begin a new one"))
+	}
+	reply, done := r.step(s, from, req.Payload)
+	if done {
+		r.sessions.end(key)
+	}
+	return sessionReply(reply)
+}
+
+func (r *replica) step(s *partnerSession, from hlc.NodeID, msg []byte) (reply []byte, done bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return antientropy.Refuse("unknown", "the session has just ended"), true
+	}
+	s.used = time.Now()
+	entries, err := s.responder.Receive(msg)
+	if err != nil {
+		r.log.Warn("a session failed", "initiator", from.String(), "error", err)
+	}
+	var applied error
+	if len(entries) > 0 {
+		applied = r.applyRepaired(entries)
+	}
+	return s.responder.Reply(applied), s.responder.Done()
+}
+
+// applyRepaired applies entries that a session brought.
+func (r *replica) applyRepaired(entries []lww.Entry) error {
+	for _, e := range entries {
+		if err := r.clock.observe(e.Newest()); err != nil {
+			return err
+		}
+	}
+	_, err := r.store.Apply(entries)
+	return err
+}
+
+func sessionReply(payload []byte) *peerpb.Message {
+	return &peerpb.Message{Body: &peerpb.Message_SessionReply{SessionReply: &peerpb.SessionReply{Payload: payload}}}
+}
