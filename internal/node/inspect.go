@@ -186,11 +186,12 @@ func recomputedRoot(a storage.Audit) []byte {
 }
 
 // Status describes the cluster as this node sees it.
-func (n *Node) Status(context.Context) (Status, error) {
+func (n *Node) Status(ctx context.Context) (Status, error) {
 	r, err := n.running()
 	if err != nil {
 		return Status{}, err
 	}
+	r.askHeartbeats(ctx)
 	st := r.store.Stats()
 	status := Status{
 		Cluster: r.record.ClusterID, TopologyVersion: r.record.Version, Node: r.self,
@@ -221,6 +222,25 @@ func (n *Node) Status(context.Context) (Status, error) {
 		status.Nodes = append(status.Nodes, ns)
 	}
 	return status, nil
+}
+
+// askHeartbeats brings what is known of the peers up to date, so that an
+// operator never sees counts of a moment ago. A peer that does not answer soon
+// is shown as it was last heard of.
+func (r *replica) askHeartbeats(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	var asked sync.WaitGroup
+	for _, p := range r.usablePeers() {
+		asked.Go(func() {
+			sent := time.Now()
+			reply, err := p.link.Call(ctx, &peerpb.Message{Body: &peerpb.Message_Heartbeat{Heartbeat: &peerpb.Heartbeat{}}})
+			if h := reply.GetHeartbeatReply(); err == nil && h != nil {
+				r.heartbeatFrom(p, h, time.Since(sent))
+			}
+		})
+	}
+	asked.Wait()
 }
 
 func (p *peer) describe(ns *NodeStatus) {
