@@ -1,0 +1,56 @@
+# Syntropy: `make` builds bin/syntropy, `make test` runs everything that CI runs.
+
+GO          ?= go
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# Tests under -race need cgo; without a C compiler they run without it.
+RACE        = $(shell command -v gcc >/dev/null 2>&1 || command -v cc >/dev/null 2>&1 && echo -race)
+
+.PHONY: all build test tools format vet staticcheck unit fuzz sim bench clean
+
+all: build
+
+build:
+	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/syntropy ./cmd/syntropy
+
+# test is what the README names and CI calls: about five minutes on two cores.
+test: tools format vet staticcheck unit
+
+# tools installs what the tests use beside Go, where it can, and says what is
+# skipped where it cannot.
+tools:
+	@./scripts/test-tools
+
+format:
+	@out=$$(git ls-files '*.go' | xargs gofmt -l); if [ -n "$$out" ]; then echo "not gofmt'ed:"; echo "$$out"; exit 1; fi
+
+vet:
+	$(GO) vet ./...
+
+staticcheck:
+	$(GO) run $(STATICCHECK) ./...
+
+unit:
+	$(if $(RACE),CGO_ENABLED=1) $(GO) test $(RACE) -timeout 14m ./...
+
+# fuzz runs each fuzz target for a while; the corpora that it finds stay in the
+# build cache, what fails is written to testdata.
+FUZZTIME ?= 30s
+fuzz:
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "== $$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+# sim runs the simulator over many fresh seeds.
+SEEDS ?= 5000
+sim:
+	$(GO) test ./internal/sim -run TestSeeds -timeout 2h -sim.seeds $(SEEDS)
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+clean:
+	rm -rf bin
