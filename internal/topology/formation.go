@@ -66,7 +66,9 @@ type Formation struct {
 }
 
 // NewFormation starts at a node that knows only itself, or that is in the
-// cluster of record already (then expect and settings are not used).
+// cluster of record already (then expect and settings are not used). With expect
+// zero the node forms no cluster; it waits to be let into one that it is a
+// member of, such as after it lost its disk.
 func NewFormation(me Identity, expect int, settings Settings, record *Record) (*Formation, error) {
 	if err := checkIdentity(me); err != nil {
 		return nil, err
@@ -76,8 +78,8 @@ func NewFormation(me Identity, expect int, settings Settings, record *Record) (*
 		f.expect, f.settings = len(record.Members), record.Settings
 		return f, nil
 	}
-	if expect < 1 || expect > MaxMembers {
-		return nil, fmt.Errorf("a cluster of %d nodes: give 1 to %d", expect, MaxMembers)
+	if expect < 0 || expect > MaxMembers {
+		return nil, fmt.Errorf("a cluster of %d nodes: give 1 to %d, or 0 to join an existing one", expect, MaxMembers)
 	}
 	return f, settings.Validate()
 }
@@ -156,7 +158,7 @@ func (f *Formation) checkFormed(r *Record) error {
 	if _, ok := r.MemberByAddr(f.me.Addr); !ok {
 		return errors.New(fixedText(&Formed{ClusterID: r.ClusterID, Members: r.Members}, f.me.Addr))
 	}
-	if len(r.Members) != f.expect {
+	if f.expect != 0 && len(r.Members) != f.expect {
 		return fmt.Errorf("this node expects a cluster of %d, cluster %s consists of %s", f.expect, r.ClusterID, membersText(r.Members))
 	}
 	if diff := f.settings.differences(r.Settings, "here", "in cluster "+r.ClusterID); diff != "" {
@@ -178,6 +180,9 @@ func (f *Formation) learn(other MeetRequest) error {
 	}
 	if other.Me == f.me {
 		return nil // dialled itself, by another name perhaps
+	}
+	if other.Expect == 0 || f.expect == 0 {
+		return nil // one of the two forms no cluster, and waits for one that exists
 	}
 	if other.Expect != f.expect {
 		return fmt.Errorf("%s expects a cluster of %d, %s one of %d: start all with one --bootstrap-expect", f.me.Addr, f.expect, other.Me.Addr, other.Expect)
@@ -214,7 +219,7 @@ func (f *Formation) learn(other MeetRequest) error {
 	return nil
 }
 
-func (f *Formation) frozen() bool { return len(f.known) == f.expect }
+func (f *Formation) frozen() bool { return f.expect > 0 && len(f.known) == f.expect }
 
 // Leads reports whether this node is to create the record now: every member
 // reported the view of this node, in which it has the lowest incarnation.
@@ -292,6 +297,9 @@ func (f *Formation) Replaced() bool {
 
 // Waiting says for people what is missing.
 func (f *Formation) Waiting() string {
+	if f.expect == 0 {
+		return "waiting for a node named by --join that is in a cluster with this address"
+	}
 	if missing := f.expect - len(f.known); missing > 0 {
 		nodes := "nodes"
 		if missing == 1 {

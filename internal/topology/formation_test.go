@@ -406,3 +406,36 @@ func TestAdoptTakesOnlyTheLeadersRecord(t *testing.T) {
 		t.Fatal("left its cluster")
 	}
 }
+
+// A member that lost its disk may come back without --bootstrap-expect: it takes
+// no part in forming a cluster, and is let into the one that has its address.
+func TestJoinOnly(t *testing.T) {
+	returning, err := NewFormation(Identity{incarnation(9), addr(2)}, 0, DefaultSettings(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forming, err := NewFormation(Identity{incarnation(1), addr(0)}, 3, DefaultSettings(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply := forming.Meet(returning.Request())
+	if reply.Refusal != "" || len(forming.Addrs()) != 0 {
+		t.Errorf("a node that only joins was counted: %+v, known %v", reply, forming.Addrs())
+	}
+	if r, err := returning.Met(addr(0), reply); r != nil || err != nil || returning.Leads() {
+		t.Errorf("meeting a node without a cluster gave %v, %v", r, err)
+	}
+	record, err := NewRecord(DefaultSettings(), []string{addr(0), addr(1), addr(2)}, newSeeded(1), epoch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forming.Commit(record)
+	r, err := returning.Met(addr(0), forming.Meet(returning.Request()))
+	if err != nil || r != record {
+		t.Fatalf("the record came as %v, %v", r, err)
+	}
+	returning.Commit(r)
+	if !returning.Replaced() {
+		t.Error("a new disk passes for the one that founded the cluster")
+	}
+}
