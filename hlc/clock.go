@@ -6,6 +6,10 @@ import (
 	"time"
 )
 
+// ErrExhausted reports that all stamps are used up: the wall clock is, or was,
+// at the year 2112.
+var ErrExhausted = errors.New("hlc: no stamps are left: check this node's clock")
+
 // ErrCeiling reports that the next stamp would pass the durable ceiling. The
 // caller makes a higher one durable (Clock.NextCeiling), calls Clock.Extend and
 // tries again. Nothing was issued.
@@ -49,6 +53,9 @@ func New(floor Stamp, bound, lease time.Duration) *Clock {
 // other nodes would refuse the stamp.
 func (c *Clock) Next(wall time.Time) (Stamp, error) {
 	next := FromTime(wall)
+	if max(next, c.last) >= Max-1 {
+		return 0, ErrExhausted
+	}
 	if next <= c.last {
 		next = c.last + 1
 	}

@@ -18,7 +18,7 @@ func (n NodeID) String() string { return "n" + strconv.Itoa(int(n)) }
 func ParseNodeID(s string) (NodeID, error) {
 	v, err := strconv.ParseUint(strings.TrimPrefix(s, "n"), 10, 16)
 	if err != nil || v == 0 {
-		return 0, fmt.Errorf("%q is not a node: nodes are named n1, n2, ...", s)
+		return 0, fmt.Errorf("%q is not a node: nodes are named n1, n2 and so on", s)
 	}
 	return NodeID(v), nil
 }
@@ -51,14 +51,15 @@ const Max = Stamp(1<<64 - 1)
 // FromTime returns the first stamp of t's microsecond. Times before 1970 give
 // zero and times after 2112 give Max.
 func FromTime(t time.Time) Stamp {
-	us := t.UnixMicro()
+	// Bounds first: UnixMicro wraps round for times far away, such as an expiry
+	// that a client has set to the greatest number it could think of.
 	switch {
-	case us <= 0:
+	case !t.After(time.UnixMicro(0)):
 		return 0
-	case us >= 1<<(64-logicalBits):
+	case !t.Before(time.UnixMicro(1 << (64 - logicalBits))):
 		return Max
 	}
-	return Stamp(us) << logicalBits
+	return Stamp(t.UnixMicro()) << logicalBits
 }
 
 // Time returns the physical part, in UTC with microsecond precision.

@@ -71,6 +71,11 @@ func DecodeRow(key, row []byte) (Entry, error) {
 		e.ExpiryStamp = hlc.Stamp(binary.BigEndian.Uint64(row))
 		e.ExpiryNode = hlc.NodeID(binary.BigEndian.Uint16(row[8:]))
 		e.Expires = int64(binary.BigEndian.Uint64(row[10:]))
+		if e.ExpiryStamp == 0 && e.ExpiryNode == 0 && e.Expires == 0 {
+			// AppendRow leaves such an expiry out; an entry with two encodings
+			// would be equal to itself and differ in its bytes.
+			return Entry{}, fmt.Errorf("%w: the expiry is empty", ErrMalformed)
+		}
 		row = row[rowExpiry:]
 	}
 	e.Value = row
@@ -88,7 +93,7 @@ func AppendEntry(dst []byte, e Entry) []byte {
 // EncodedLen returns the number of bytes that AppendEntry appends.
 func EncodedLen(e Entry) int {
 	row := rowLen(e)
-	return uvarintLen(len(e.Key)) + len(e.Key) + uvarintLen(row) + row
+	return uvarintLen(uint64(len(e.Key))) + len(e.Key) + uvarintLen(uint64(row)) + row
 }
 
 func rowLen(e Entry) int {
@@ -99,7 +104,7 @@ func rowLen(e Entry) int {
 	return n
 }
 
-func uvarintLen(n int) int {
+func uvarintLen(n uint64) int {
 	l := 1
 	for ; n >= 1<<7; n >>= 7 {
 		l++
@@ -126,6 +131,9 @@ func cutBytes(b []byte, limit uint64) (field, rest []byte, err error) {
 	n, w := binary.Uvarint(b)
 	if w <= 0 {
 		return nil, nil, errors.New("its length is cut short")
+	}
+	if w != uvarintLen(n) {
+		return nil, nil, errors.New("its length is padded")
 	}
 	if n > limit {
 		return nil, nil, fmt.Errorf("%d bytes are over the limit of %d", n, limit)

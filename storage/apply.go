@@ -23,9 +23,10 @@ type offer struct {
 // has if it is newer. All changes of one call are one atomic batch, durable when
 // Apply returns (unless Options.NoSync). The entries remain the caller's.
 //
-// An error means that nothing can be said of any of the entries; the store then
-// refuses every further write, since memory and disk may differ until it is
-// opened again. Malformed entries are an error before anything happens.
+// A malformed entry, or an old version that cannot be read, is an error before
+// anything happens. Any other error means that nothing can be said of any of the
+// entries; the store then refuses every further write, since memory and disk may
+// differ until it is opened again.
 func (s *Store) Apply(entries []lww.Entry) ([]Result, error) {
 	offers := make([]offer, len(entries))
 	for i, e := range entries {
@@ -71,13 +72,20 @@ func (s *Store) commit(offers []offer) ([]Result, func() error, error) {
 	c.putLeaves()
 	wait, err := s.engine.Commit(c.batch, !s.opts.NoSync)
 	if err != nil {
-		s.failed = fmt.Errorf("storage: a commit failed, the store takes no more writes: %w", err)
-		return nil, nil, s.failed
+		return nil, nil, s.commitFailed(err)
 	}
 	c.adjustTrees()
 	return results, wait, nil
 }
 
+// commitFailed is for a batch of which nobody knows whether it was applied. The
+// caller holds s.mu.
+func (s *Store) commitFailed(err error) error {
+	s.failed = fmt.Errorf("storage: a commit failed, the store takes no more writes: %w", err)
+	return s.failed
+}
+
+// fail is for a batch that was applied and may not survive.
 func (s *Store) fail(err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -222,12 +222,29 @@ func (s *Store) Close() error {
 }
 
 // Sync returns when everything written before is durable.
-func (s *Store) Sync() error {
-	wait, err := s.engine.Commit(s.engine.NewBatch(), true)
-	if err != nil {
-		return fmt.Errorf("storage: %w", err)
+func (s *Store) Sync() error { return s.commitSynced(s.engine.NewBatch()) }
+
+// commitSynced commits a batch that changes no entries and waits until it is
+// durable. It fails as Apply does: a Sync that succeeds after one that failed
+// would claim that what was lost in between is durable.
+func (s *Store) commitSynced(b Batch) error {
+	s.mu.Lock()
+	if err := s.failed; err != nil {
+		s.mu.Unlock()
+		return err
 	}
-	return wait()
+	wait, err := s.engine.Commit(b, true)
+	if err != nil {
+		err = s.commitFailed(err)
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := wait(); err != nil {
+		return s.fail(err)
+	}
+	return nil
 }
 
 // Shards returns the number of shards.
@@ -320,11 +337,7 @@ func (s *Store) Meta(name string) (value []byte, found bool, err error) {
 func (s *Store) PutMeta(name string, value []byte) error {
 	b := s.engine.NewBatch()
 	b.Set(appendMetaKey(nil, name), value)
-	wait, err := s.engine.Commit(b, true)
-	if err == nil {
-		err = wait()
-	}
-	if err != nil {
+	if err := s.commitSynced(b); err != nil {
 		return fmt.Errorf("storage: writing %q: %w", name, err)
 	}
 	return nil

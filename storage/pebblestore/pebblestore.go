@@ -116,9 +116,10 @@ func pebbleOptions(opts Options) *pebble.Options {
 	return o
 }
 
-// pebbleLogger forwards Pebble's log. What Pebble calls fatal (a log write or
-// fsync that failed) must not return: the state on disk is unknown, so the node
-// stops rather than acknowledge a write that may be gone.
+// pebbleLogger forwards Pebble's log. What Pebble calls fatal must not return:
+// the state on disk is unknown, so the node stops rather than acknowledge a write
+// that may be gone. An fsync of the log that failed is not among it: that error,
+// and the same one for every later commit, is returned by wait.
 type pebbleLogger struct{ *slog.Logger }
 
 func (l pebbleLogger) Infof(format string, args ...any) {
