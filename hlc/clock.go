@@ -93,12 +93,17 @@ func (c *Clock) Last() Stamp { return c.last }
 // NextCeiling returns the ceiling that should be made durable now, and whether
 // it is due: when less than half a lease is left above the wall or the last
 // stamp. The caller persists it and then calls Extend.
+//
+// It is never put further ahead of the wall than the bound, however far ahead the
+// observed stamps are: a clock that starts again from its ceiling must be able to
+// go on at once.
 func (c *Clock) NextCeiling(wall time.Time) (Stamp, bool) {
 	from := max(FromTime(wall), c.last)
-	if c.ceiling >= from.Add(c.lease/2) {
+	limit := FromTime(wall).Add(c.bound) | (1<<logicalBits - 1)
+	if c.ceiling >= min(from.Add(c.lease/2), limit) {
 		return c.ceiling, false
 	}
-	return from.Add(c.lease), true
+	return min(from.Add(c.lease), limit), true
 }
 
 // Extend tells the clock that ceiling is durable. A lower one than before is

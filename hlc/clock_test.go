@@ -235,3 +235,31 @@ func mustNext(t *testing.T, c *hlc.Clock, wall time.Time) hlc.Stamp {
 	}
 	return s
 }
+
+// A clock that follows one that is ahead must not put its own ceiling further
+// ahead than others believe: after a crash it could issue nothing for a while,
+// and each further crash would add to that.
+func TestClockGoesOnAfterCrashesWhileOthersAreAhead(t *testing.T) {
+	const bound = 500 * time.Millisecond
+	wall := time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)
+	ceiling := hlc.Stamp(0)
+	for crash := range 20 {
+		wall = wall.Add(10 * time.Microsecond)
+		c := hlc.New(ceiling, bound, bound/2)
+		if err := c.Observe(hlc.FromTime(wall.Add(bound)), wall); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			_, err := c.Next(wall)
+			if err == nil {
+				break
+			}
+			next, due := c.NextCeiling(wall)
+			if !errors.Is(err, hlc.ErrCeiling) || !due {
+				t.Fatalf("after %d crashes: %v, a ceiling of %v due: %v", crash, err, next, due)
+			}
+			ceiling = next
+			c.Extend(next)
+		}
+	}
+}

@@ -110,6 +110,7 @@ type page struct {
 type Tree struct {
 	leafLevel int
 	epoch     uint64
+	frozen    bool // a snapshot
 	levels    [][]*page
 }
 
@@ -135,6 +136,9 @@ func (t *Tree) Leaf(token ring.Token) Node { return NodeOf(token, t.leafLevel) }
 // Adjust adds plus to and subtracts minus from the leaf above a token and every
 // node above that: one addition a level.
 func (t *Tree) Adjust(token ring.Token, plus, minus Digest) {
+	if t.frozen {
+		panic("merkle: a snapshot was adjusted")
+	}
 	for level := range t.levels {
 		d := t.slot(NodeOf(token, level))
 		*d = d.Plus(plus).Minus(minus)
@@ -191,9 +195,12 @@ func (t *Tree) Children(n Node) (c [Fanout]Digest, ok bool) {
 // Snapshot returns a tree that keeps the present digests. It shares pages with
 // t until t writes to them, so taking one costs a pointer a page.
 //
-// The snapshot must not be adjusted.
+// A snapshot of a snapshot is itself. Adjusting one panics.
 func (t *Tree) Snapshot() *Tree {
-	s := &Tree{leafLevel: t.leafLevel, epoch: t.epoch, levels: make([][]*page, len(t.levels))}
+	if t.frozen {
+		return t
+	}
+	s := &Tree{leafLevel: t.leafLevel, epoch: t.epoch, frozen: true, levels: make([][]*page, len(t.levels))}
 	for level, pages := range t.levels {
 		s.levels[level] = append([]*page(nil), pages...)
 	}

@@ -81,16 +81,21 @@ func (s *Store) commit(offers []offer) ([]Result, func() error, error) {
 // commitFailed is for a batch of which nobody knows whether it was applied. The
 // caller holds s.mu.
 func (s *Store) commitFailed(err error) error {
-	s.failed = fmt.Errorf("storage: a commit failed, the store takes no more writes: %w", err)
-	return s.failed
+	return s.failWith(fmt.Errorf("storage: a commit failed, the store takes no more writes: %w", err))
 }
 
 // fail is for a batch that was applied and may not survive.
 func (s *Store) fail(err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.failWith(fmt.Errorf("storage: a commit did not become durable, the store takes no more writes: %w", err))
+}
+
+// failWith keeps the first failure. The caller holds s.mu.
+func (s *Store) failWith(err error) error {
 	if s.failed == nil || errors.Is(s.failed, ErrClosed) {
-		s.failed = fmt.Errorf("storage: a commit did not become durable, the store takes no more writes: %w", err)
+		s.failed = err
+		close(s.broken)
 	}
 	return s.failed
 }

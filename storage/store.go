@@ -104,6 +104,7 @@ type Store struct {
 	trees      []*merkle.Tree
 	tombstones map[leafID]uint64
 	failed     error // a commit whose outcome is unknown: the store takes no more writes
+	broken     chan struct{}
 }
 
 // leafID names a leaf over all shards.
@@ -133,6 +134,7 @@ func Open(engine Engine, opts Options) (*Store, error) {
 		tokens:     ring.NewTokens(opts.Secret),
 		hasher:     merkle.NewHasher(opts.Secret),
 		tombstones: make(map[leafID]uint64),
+		broken:     make(chan struct{}),
 	}
 	if err := s.openLayout(); err != nil {
 		return nil, err
@@ -153,6 +155,9 @@ func (s *Store) openLayout() error {
 		return err
 	}
 	if !found {
+		if err := s.checkEmpty(); err != nil {
+			return err
+		}
 		row := []byte{layoutVersion, byte(s.opts.LeafLevel), merkle.DigestVersion}
 		row = binary.BigEndian.AppendUint16(row, uint16(s.opts.Shards))
 		return s.PutMeta(metaLayout, append(row, check[:8]...))
@@ -177,6 +182,20 @@ func (s *Store) openLayout() error {
 		return errors.New("storage: the layout row is malformed")
 	}
 	return nil
+}
+
+// checkEmpty makes sure that a store without a layout row is a new one, and not
+// one that lost it. Where there are entries, there are leaves.
+func (s *Store) checkEmpty() error {
+	empty := true
+	err := s.engine.Scan([]byte{prefixLeaf}, []byte{prefixLeaf + 1}, func(_, _ []byte) bool {
+		empty = false
+		return false
+	})
+	if err == nil && !empty {
+		err = errors.New("storage: there are rows but no layout row: the store is damaged, restore it or start from an empty directory")
+	}
+	return err
 }
 
 func first(b []byte) int {
@@ -220,6 +239,11 @@ func (s *Store) Close() error {
 	}
 	return err
 }
+
+// Broken is closed when a commit failed or did not become durable. From then on
+// the store refuses writes, and what it shows may be gone after a restart: its
+// owner should stop.
+func (s *Store) Broken() <-chan struct{} { return s.broken }
 
 // Sync returns when everything written before is durable.
 func (s *Store) Sync() error { return s.commitSynced(s.engine.NewBatch()) }

@@ -154,6 +154,7 @@ func (r *replica) start(ctx context.Context) {
 	}
 	r.work.Go(func() { r.keepAbsence(ctx) })
 	r.work.Go(func() { r.sessions.expire(ctx) })
+	r.work.Go(func() { r.watchStore(ctx) })
 	if r.node.opts.SyncInterval > 0 {
 		r.work.Go(func() { r.keepSynced(ctx, r.node.opts.SyncInterval) })
 	}
@@ -375,6 +376,16 @@ func (r *replica) saveAbsence() error {
 		return nil
 	}
 	return r.store.PutMeta(metaAbsence, b)
+}
+
+// watchStore stops the node when its disk has failed: what the store shows may be
+// gone after a restart, so it must be neither served nor spread.
+func (r *replica) watchStore(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-r.store.Broken():
+		r.node.fail(fmt.Errorf("the disk failed, so this node stops: %w; look at the disk of %s before starting it again", r.store.Sync(), r.node.dir.Path()))
+	}
 }
 
 // keepSynced makes writes durable at an interval.
