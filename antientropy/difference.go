@@ -1,6 +1,7 @@
 package antientropy
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -75,16 +76,28 @@ func (s Step) String() string { return [...]string{"", "skip", "descend", "list"
 // least one side holds it, and the two differ.
 func decide(mine, theirs *keyVersion, settled hlc.Stamp, settle time.Duration) (Action, string) {
 	action, reason := compareSides(mine, theirs)
-	var newest hlc.Stamp
-	for _, v := range []*keyVersion{mine, theirs} {
-		if v != nil {
-			newest = max(newest, v.version.Newest())
-		}
-	}
-	if newest > settled {
+	if writtenAt(mine, theirs) > settled {
 		return Wait, fmt.Sprintf("written within the settle window of %v, so it may still be on its way (%s)", settle, reason)
 	}
 	return action, reason
+}
+
+// writtenAt returns the stamp of the write that one side lacks: the newer value,
+// or, where both hold the same value, the newer expiry.
+//
+// Not the newest stamp of all: a key whose expiry is touched again and again
+// would otherwise be in flight for ever, a delete of it never reach the side
+// that missed it, and its tombstone be purged as proven.
+func writtenAt(mine, theirs *keyVersion) hlc.Stamp {
+	if mine == nil || theirs == nil {
+		mine = cmp.Or(mine, theirs)
+		return mine.version.Stamp
+	}
+	m, t := mine.version, theirs.version
+	if m.Stamp != t.Stamp || m.Node != t.Node || m.Tombstone != t.Tombstone || mine.valueHash != theirs.valueHash {
+		return max(m.Stamp, t.Stamp)
+	}
+	return max(m.ExpiryStamp, t.ExpiryStamp)
 }
 
 func compareSides(mine, theirs *keyVersion) (Action, string) {

@@ -20,7 +20,7 @@
 //	   expand: children of nodes that differ?    ->
 //	                                             <-  16 digests a node
 //	   list: token and digest of each entry?     ->
-//	                                             <-  24 bytes an entry, no keys
+//	                                             <-  16 bytes an entry, no keys
 //	   versions of the tokens that differ?       ->
 //	                                             <-  key and version, no values
 //	   pull entries newer there, push newer here ->
@@ -69,8 +69,8 @@ type View interface {
 	// Children returns the digests of the children of a node. The level of n is
 	// below merkle.MaxLevel.
 	Children(shard int, n merkle.Node) ([merkle.Fanout]merkle.Digest, error)
-	// Rows visits the entries under a node, ordered by token, until visit
-	// returns false. The entry is only read during the call.
+	// Rows visits the entries under a node, ordered by token and then by key,
+	// until visit returns false. The entry is only read during the call.
 	Rows(shard int, n merkle.Node, visit func(ring.Token, lww.Entry, merkle.Digest) (more bool)) error
 	// Locate returns the shard and token of a key.
 	Locate(key []byte) (shard int, token ring.Token)

@@ -3,23 +3,23 @@ package antientropy
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"syntropy/hlc"
 	"syntropy/lww"
 	"syntropy/merkle"
-	"syntropy/ring"
 )
 
 // Config configures the initiator of a session; all but Now has a usable zero.
 type Config struct {
 	// Now is the moment of the view, as a stamp. Required.
 	Now hlc.Stamp
-	// Settle is how old a difference must be to be repaired. Longer than a
-	// write can be on its way to a replica; zero repairs everything.
+	// Settle is how old the write that one side lacks must be to be repaired.
+	// Longer than a write can be on its way to a replica; zero repairs
+	// everything.
 	Settle time.Duration
-	// Shards limits the session to some shards, ascending. Nil means all.
+	// Shards limits the session to some shards, ascending, none twice. Nil means
+	// all.
 	Shards []int
 	// ListMax is the greatest number of entries under a differing node that
 	// are listed rather than split further. An entry in a list costs 16 bytes
@@ -58,15 +58,16 @@ type RefusedError struct{ Code, Text string }
 
 func (e *RefusedError) Error() string { return "the partner refused: " + e.Text }
 
-// TreeError reports a node whose digests differ though the entries under it are
-// the same on both sides: the tree of one side does not match its rows.
+// TreeError reports a node whose digest is not that of the entries under it, or
+// whose digests differ though the entries agree: the tree of one side does not
+// match its rows.
 type TreeError struct {
 	Shard int
 	Node  merkle.Node
 }
 
 func (e *TreeError) Error() string {
-	return fmt.Sprintf("shard %d, node %q: the digests differ but the entries agree, so one side's tree is wrong: `syntropy roots --recompute` tells which", e.Shard, e.Node)
+	return fmt.Sprintf("shard %d, node %q: digests and entries contradict each other, so one side's tree is wrong: `syntropy roots --recompute` tells which", e.Shard, e.Node)
 }
 
 // task is a pair of differing nodes that waits to be looked into.
@@ -116,16 +117,19 @@ type sentRequest struct {
 
 // NewInitiator returns the side that asks, over its view.
 func NewInitiator(view View, cfg Config) *Initiator {
-	if cfg.ListMax == 0 {
+	if cfg.ListMax <= 0 {
 		cfg.ListMax = 16
 	}
 	cfg.ListMax = min(cfg.ListMax, maxListed)
-	if cfg.MessageBytes == 0 {
+	if cfg.MessageBytes <= 0 {
 		cfg.MessageBytes = DefaultMessageBytes
 	}
 	s := &Initiator{view: view, cfg: cfg, shards: cfg.Shards}
 	if s.shards == nil {
 		s.shards = allShards(view)
+	}
+	if err := checkShards(s.shards, view.Shards()); err != nil {
+		s.fail(fmt.Errorf("antientropy: %w", err))
 	}
 	s.report.Shards = len(s.shards)
 	return s
@@ -176,11 +180,13 @@ func (s sentRequest) empty() bool {
 	return len(s.expand)+len(s.list)+len(s.versions)+len(s.pull)+s.pushed == 0
 }
 
+// fail ends the session. Whatever was complete before the error is not: the
+// caller that saw the error must not find a proof in the report.
 func (s *Initiator) fail(err error) error {
 	if s.err == nil {
 		s.err = err
-		s.over = true
 	}
+	s.over, s.report.Complete = true, false
 	return s.err
 }
 
@@ -197,11 +203,14 @@ func (s *Initiator) plan() (request, error) {
 		return req, err
 	}
 	room := s.cfg.MessageBytes
-	for len(s.pushes) > 0 && (room > 0 || s.sent.pushed == 0) {
+	for len(s.pushes) > 0 && s.sent.pushed < maxPushed && (room > 0 || s.sent.pushed == 0) {
 		p := s.pushes[0]
 		entries, err := pick(s.view, p.tokenRef)
 		if err != nil {
 			return req, err
+		}
+		if len(entries) != len(p.sums) {
+			return req, fmt.Errorf("shard %d, token %v: the view changed during the session", p.shard, p.token)
 		}
 		if room -= p.bytes; room < 0 && s.sent.pushed > 0 {
 			break
@@ -256,37 +265,7 @@ func (s *Initiator) onlyMine(t task) error {
 	if s.listed(t) {
 		return s.compareLists(t, nil)
 	}
-	children, err := s.view.Children(t.shard, t.node)
-	if err != nil {
-		return err
-	}
-	s.compareChildren(t, children, [merkle.Fanout]merkle.Digest{})
-	return nil
-}
-
-// compare looks at one node of both sides and queues it if it differs.
-func (s *Initiator) compare(n nodeRef, mine, theirs merkle.Digest) (equal bool) {
-	t := task{n, mine, theirs}
-	c := Comparison{n.shard, n.node, mine, theirs, Skip}
-	if mine != theirs {
-		c.Then = Descend
-		if s.listed(t) {
-			c.Then = List
-		}
-		s.tasks = append(s.tasks, t)
-	}
-	if s.cfg.Compared != nil {
-		s.cfg.Compared(c)
-	}
-	return mine == theirs
-}
-
-func (s *Initiator) compareChildren(t task, mine, theirs [merkle.Fanout]merkle.Digest) {
-	for i := range mine {
-		if mine[i] != theirs[i] || mine[i].Count > 0 {
-			s.compare(nodeRef{t.shard, t.node.Child(i)}, mine[i], theirs[i])
-		}
-	}
+	return s.compareChildren(t, [merkle.Fanout]merkle.Digest{})
 }
 
 // Receive takes the partner's answer. The caller applies the returned entries,
@@ -328,6 +307,9 @@ func (s *Initiator) receive(reply []byte) ([]lww.Entry, error) {
 	switch kind := reply[0]; {
 	case kind == kindRefusal:
 		m := readRefusal(r)
+		if r.err != nil {
+			return nil, r.err
+		}
 		return nil, &RefusedError{m.code, m.text}
 	case kind == kindEqual && s.sent.kind == kindOpen:
 		s.report.ShardsEqual = len(s.shards)
@@ -353,22 +335,6 @@ func (s *Initiator) complete() {
 	s.report.Complete = !s.cfg.DryRun
 }
 
-func (s *Initiator) receiveRoots(r *reader) error {
-	roots := readList(r, (*reader).digest)
-	if err := r.end(); err != nil {
-		return err
-	}
-	if len(roots) != len(s.shards) {
-		return fmt.Errorf("%w: %d roots for %d shards", errWire, len(roots), len(s.shards))
-	}
-	for i, shard := range s.shards {
-		if s.compare(nodeRef{shard: shard}, s.view.Root(shard), roots[i]) {
-			s.report.ShardsEqual++
-		}
-	}
-	return nil
-}
-
 // receiveResponse matches the answer to what was asked and puts back what was
 // left unanswered.
 func (s *Initiator) receiveResponse(m response) ([]lww.Entry, error) {
@@ -390,7 +356,7 @@ func (s *Initiator) receiveResponse(m response) ([]lww.Entry, error) {
 	s.pulls = append(s.pulls, sent.pull[len(m.pulled):]...)
 
 	for i, theirs := range m.expanded {
-		if err := s.receiveChildren(sent.expand[i], theirs); err != nil {
+		if err := s.compareChildren(sent.expand[i], theirs); err != nil {
 			return nil, err
 		}
 	}
@@ -412,192 +378,4 @@ func (s *Initiator) receiveResponse(m response) ([]lww.Entry, error) {
 		apply = append(apply, entries...)
 	}
 	return apply, nil
-}
-
-// receiveChildren compares the children of a node. They must add up to the
-// parent that the partner sent before: a partner that contradicts itself could
-// otherwise keep a session busy for ever.
-func (s *Initiator) receiveChildren(t task, theirs [merkle.Fanout]merkle.Digest) error {
-	var sum merkle.Digest
-	for _, d := range theirs {
-		if sum.Count+d.Count < sum.Count {
-			return fmt.Errorf("%w: the counts under node %q overflow", errWire, t.node)
-		}
-		sum = sum.Plus(d)
-	}
-	if sum != t.theirs {
-		return &TreeError{t.shard, t.node}
-	}
-	mine, err := s.view.Children(t.shard, t.node)
-	if err != nil {
-		return err
-	}
-	sum = merkle.Digest{}
-	for _, d := range mine {
-		sum = sum.Plus(d)
-	}
-	if sum != t.mine {
-		return &TreeError{t.shard, t.node}
-	}
-	s.compareChildren(t, mine, theirs)
-	return nil
-}
-
-// mineItem is an entry of the own list, with what a difference needs.
-type mineItem struct {
-	item
-	keyVersion
-	bytes int
-}
-
-// compareLists finds the tokens under a node whose entries differ.
-func (s *Initiator) compareLists(t task, theirs []item) error {
-	for i, it := range theirs {
-		if !t.node.Contains(it.token) || i > 0 && it.token < theirs[i-1].token {
-			return fmt.Errorf("%w: the list of node %q is out of order", errWire, t.node)
-		}
-	}
-	mine, err := s.mine(t.nodeRef)
-	if err != nil {
-		return err
-	}
-	differs := false
-	for len(mine) > 0 || len(theirs) > 0 {
-		token := ring.MaxToken
-		if len(mine) > 0 {
-			token = mine[0].token
-		}
-		if len(theirs) > 0 {
-			token = min(token, theirs[0].token)
-		}
-		m, n := 0, 0
-		for m < len(mine) && mine[m].token == token {
-			m++
-		}
-		for n < len(theirs) && theirs[n].token == token {
-			n++
-		}
-		differs = s.compareToken(tokenRef{shard: t.shard, token: token}, mine[:m], theirs[:n]) || differs
-		mine, theirs = mine[m:], theirs[n:]
-	}
-	if !differs {
-		return &TreeError{t.shard, t.node}
-	}
-	return nil
-}
-
-func (s *Initiator) mine(n nodeRef) (items []mineItem, err error) {
-	err = s.view.Rows(n.shard, n.node, func(t ring.Token, e lww.Entry, d merkle.Digest) bool {
-		items = append(items, mineItem{item{t, d.Sum.Lo}, versionOf(s.view, e, d), lww.EncodedLen(e)})
-		return true
-	})
-	return items, err
-}
-
-// compareToken looks at the entries of both sides under one token. If the
-// partner has any that this side has not, their versions are asked for; if it
-// has none, there is nothing to ask.
-func (s *Initiator) compareToken(t tokenRef, mine []mineItem, theirs []item) (differs bool) {
-	var common []uint64
-	for _, m := range mine {
-		if slices.ContainsFunc(theirs, func(it item) bool { return it.sum == m.sum() }) {
-			common = append(common, m.sum())
-		}
-	}
-	switch {
-	case len(common) == len(mine) && len(common) == len(theirs):
-		return false
-	case len(common) == len(theirs):
-		for _, m := range mine {
-			if !slices.Contains(common, m.sum()) {
-				s.found(t, &m, nil)
-			}
-		}
-	default:
-		t.sums = common
-		s.versions = append(s.versions, t)
-	}
-	return true
-}
-
-func (m *mineItem) sum() uint64 { return m.item.sum }
-
-// compareVersions pairs the entries under one token by key.
-func (s *Initiator) compareVersions(t tokenRef, theirs []keyVersion) error {
-	mine, err := s.mine(nodeRef{t.shard, atToken(t.token)})
-	if err != nil {
-		return err
-	}
-	mine = slices.DeleteFunc(mine, func(m mineItem) bool { return slices.Contains(t.sums, m.sum()) })
-	for _, th := range theirs {
-		if shard, token := s.view.Locate(th.key); shard != t.shard || token != t.token {
-			return fmt.Errorf("%w: a key is not under the token it was sent for", errWire)
-		}
-		i := slices.IndexFunc(mine, func(m mineItem) bool { return string(m.key) == string(th.key) })
-		if i < 0 {
-			s.found(t, nil, &th)
-			continue
-		}
-		if mine[i].sum() == th.sum {
-			return fmt.Errorf("%w: a version was sent that was not asked for", errWire)
-		}
-		s.found(t, &mine[i], &th)
-		mine = slices.Delete(mine, i, i+1)
-	}
-	for i := range mine {
-		s.found(t, &mine[i], nil)
-	}
-	return nil
-}
-
-// found settles one key that differs.
-func (s *Initiator) found(t tokenRef, mine *mineItem, theirs *keyVersion) {
-	var mineVersion *keyVersion
-	if mine != nil {
-		mineVersion = &mine.keyVersion
-	}
-	action, reason := decide(mineVersion, theirs, s.settled(), s.cfg.Settle)
-	if action == Wait {
-		s.report.InFlight++
-	} else {
-		s.report.Diverged++
-	}
-	if s.cfg.Found != nil {
-		d := Difference{Shard: t.shard, Token: t.token, Initiator: side(mineVersion), Partner: side(theirs), Action: action, Reason: reason}
-		if mine != nil {
-			d.Key = mine.key
-		} else {
-			d.Key = slices.Clone(theirs.key)
-		}
-		s.cfg.Found(d)
-	}
-	if s.cfg.DryRun {
-		return
-	}
-	if action == Push || action == Exchange {
-		s.pushes = append(s.pushes, transfer{tokenRef{t.shard, t.token, []uint64{mine.sum()}}, mine.bytes})
-	}
-	if action == Pull || action == Exchange {
-		s.pulls = append(s.pulls, transfer{tokenRef{t.shard, t.token, []uint64{theirs.sum}}, len(theirs.key) + theirs.valueBytes + 32})
-	}
-}
-
-func side(v *keyVersion) *Side {
-	if v == nil {
-		return nil
-	}
-	return &Side{v.version, v.valueBytes}
-}
-
-// checkPulled makes sure that the partner sent what was asked for, by digest.
-func (s *Initiator) checkPulled(t tokenRef, entries []lww.Entry) error {
-	if len(entries) != len(t.sums) {
-		return fmt.Errorf("%w: %d entries for %d asked for", errWire, len(entries), len(t.sums))
-	}
-	for i, e := range entries {
-		if s.view.Digest(e).Sum.Lo != t.sums[i] {
-			return fmt.Errorf("%w: an entry does not have the digest it was asked for by", errWire)
-		}
-	}
-	return nil
 }

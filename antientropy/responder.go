@@ -21,8 +21,12 @@ const (
 	// maxListed bounds the entries that a partner may ask to be listed at once;
 	// an initiator asks for lists of at most Config.ListMax by its own count.
 	maxListed = 4096
-	// maxItems bounds each section of a request.
+	// maxItems bounds each section of a request but the pushed entries, and the
+	// section that answers it.
 	maxItems = 4096
+	// maxPushed bounds the entries pushed in one message. The smallest takes 14
+	// bytes, so messages of DefaultMessageBytes never come near.
+	maxPushed = 1 << 17
 )
 
 // allDigest is one digest over the roots of the given shards: what the first
@@ -46,6 +50,19 @@ func allShards(v View) []int {
 		shards[i] = i
 	}
 	return shards
+}
+
+// checkShards checks that the shards of a session exist, ascend, and come once.
+func checkShards(only []int, shards int) error {
+	for i, s := range only {
+		if s < 0 || s >= shards {
+			return fmt.Errorf("there is no shard %d", s)
+		}
+		if i > 0 && s <= only[i-1] {
+			return fmt.Errorf("the shards %v are not in ascending order", only)
+		}
+	}
+	return nil
 }
 
 // Responder is the partner's side of a session. It is not safe for concurrent
@@ -152,10 +169,8 @@ func (r *Responder) open(rd *reader) error {
 	if r.shards == nil {
 		r.shards = allShards(r.view)
 	}
-	for _, s := range r.shards {
-		if s >= r.view.Shards() {
-			return fmt.Errorf("there is no shard %d", s)
-		}
+	if err := checkShards(r.shards, r.view.Shards()); err != nil {
+		return err
 	}
 	if allDigest(r.view, r.shards) == m.digest {
 		r.done = true
@@ -175,9 +190,6 @@ func (r *Responder) open(rd *reader) error {
 func (r *Responder) serve(req request) error {
 	if r.dryRun && (len(req.pull) > 0 || len(req.push) > 0) {
 		return errors.New("entries in a dry run")
-	}
-	if max(len(req.expand), len(req.list), len(req.versions), len(req.pull)) > maxItems {
-		return fmt.Errorf("a request of more than %d items", maxItems)
 	}
 	if err := r.inScope(req); err != nil {
 		return err
@@ -236,29 +248,31 @@ func (r *Responder) serve(req request) error {
 	return nil
 }
 
-// inScope checks that a request asks only about the shards of the session and
-// for nodes that have children.
+// inScope checks that a request is only about the shards of the session, what it
+// pushes included, and asks only for nodes that have children.
 func (r *Responder) inScope(req request) error {
-	check := func(shard int) error {
+	var shards []int
+	for _, n := range slices.Concat(req.expand, req.list) {
+		shards = append(shards, n.shard)
+	}
+	for _, t := range slices.Concat(req.versions, req.pull) {
+		shards = append(shards, t.shard)
+	}
+	for _, e := range req.push {
+		shard, _ := r.view.Locate(e.Key)
+		shards = append(shards, shard)
+	}
+	for _, shard := range shards {
 		if _, ok := slices.BinarySearch(r.shards, shard); !ok {
 			return fmt.Errorf("shard %d is not part of this session", shard)
 		}
-		return nil
 	}
-	var err error
 	for _, n := range req.expand {
-		err = errors.Join(err, check(n.shard))
 		if int(n.node.Level) >= merkle.MaxLevel {
 			return errors.New("a single token has no children")
 		}
 	}
-	for _, n := range req.list {
-		err = errors.Join(err, check(n.shard))
-	}
-	for _, t := range slices.Concat(req.versions, req.pull) {
-		err = errors.Join(err, check(t.shard))
-	}
-	return err
+	return nil
 }
 
 // list returns token and sum of each entry under a node.

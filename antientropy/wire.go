@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 
 	"syntropy/lww"
 	"syntropy/merkle"
@@ -26,6 +25,12 @@ const (
 
 // protocolVersion is refused by a partner that does not know it.
 const protocolVersion = 1
+
+// Flags of an open message.
+const (
+	flagDryRun = 1 << 0
+	flagOnly   = 1 << 1
+)
 
 type openMessage struct {
 	protocol, digestVersion byte
@@ -98,10 +103,10 @@ func appendList[T any](dst []byte, list []T, element func([]byte, T) []byte) []b
 func (m openMessage) append(dst []byte) []byte {
 	var flags byte
 	if m.dryRun {
-		flags |= 1
+		flags |= flagDryRun
 	}
 	if m.only != nil {
-		flags |= 2
+		flags |= flagOnly
 	}
 	dst = append(dst, kindOpen, m.protocol, m.digestVersion, flags)
 	dst = binary.AppendUvarint(dst, uint64(m.shards))
@@ -271,12 +276,16 @@ func (r *reader) end() error {
 	return r.err
 }
 
-// readList reads a list whose elements take at least one byte each, so that a
-// forged length cannot claim more memory than the message has bytes.
-func readList[T any](r *reader, element func(*reader) T) []T {
+// readList reads a list of at most limit elements, which take at least one byte
+// each: a forged length claims no memory, and a long list of empty elements,
+// which are much larger in memory than on the wire, is refused.
+func readList[T any](r *reader, limit int, element func(*reader) T) []T {
 	n := r.uvarint()
 	if n > uint64(len(r.b)) {
 		r.fail("a list is longer than its message")
+	}
+	if n > uint64(limit) {
+		r.fail(fmt.Sprintf("a list has more than %d elements", limit))
 	}
 	if r.err != nil || n == 0 {
 		return nil
@@ -325,13 +334,13 @@ func readOpen(r *reader) (m openMessage) {
 	}
 	m.digestVersion = r.byte()
 	flags := r.byte()
-	m.dryRun = flags&1 != 0
+	if flags&^(flagDryRun|flagOnly) != 0 {
+		r.fail("a flag is unknown")
+	}
+	m.dryRun = flags&flagDryRun != 0
 	m.shards = r.int(ring.Slots)
-	if flags&2 != 0 {
-		m.only = readList(r, (*reader).shard)
-		if !slices.IsSorted(m.only) {
-			r.fail("the shards are not in order")
-		}
+	if flags&flagOnly != 0 {
+		m.only = append([]int{}, readList(r, ring.Slots, (*reader).shard)...)
 	}
 	m.digest = r.sum()
 	r.end()
@@ -351,7 +360,7 @@ func (r *reader) nodeRef() (n nodeRef) {
 func (r *reader) tokenRef() (t tokenRef) {
 	t.shard = r.shard()
 	t.token = r.token()
-	t.sums = readList(r, (*reader).uint64)
+	t.sums = readList(r, maxListed, (*reader).uint64)
 	return t
 }
 
@@ -366,11 +375,11 @@ func (r *reader) entry() lww.Entry {
 }
 
 func readRequest(r *reader) (m request) {
-	m.expand = readList(r, (*reader).nodeRef)
-	m.list = readList(r, (*reader).nodeRef)
-	m.versions = readList(r, (*reader).tokenRef)
-	m.pull = readList(r, (*reader).tokenRef)
-	m.push = readList(r, (*reader).entry)
+	m.expand = readList(r, maxItems, (*reader).nodeRef)
+	m.list = readList(r, maxItems, (*reader).nodeRef)
+	m.versions = readList(r, maxItems, (*reader).tokenRef)
+	m.pull = readList(r, maxItems, (*reader).tokenRef)
+	m.push = readList(r, maxPushed, (*reader).entry)
 	r.end()
 	return m
 }
@@ -405,11 +414,11 @@ func (r *reader) keyVersion() (v keyVersion) {
 }
 
 func readResponse(r *reader) (m response) {
-	m.expanded = readList(r, (*reader).children)
-	m.listed = readList(r, func(r *reader) []item { return readList(r, (*reader).item) })
-	m.versions = readList(r, func(r *reader) []keyVersion { return readList(r, (*reader).keyVersion) })
-	m.pulled = readList(r, func(r *reader) []lww.Entry { return readList(r, (*reader).entry) })
-	m.applied = r.int(1 << 30)
+	m.expanded = readList(r, maxItems, (*reader).children)
+	m.listed = readList(r, maxItems, func(r *reader) []item { return readList(r, maxListed, (*reader).item) })
+	m.versions = readList(r, maxItems, func(r *reader) []keyVersion { return readList(r, maxListed, (*reader).keyVersion) })
+	m.pulled = readList(r, maxItems, func(r *reader) []lww.Entry { return readList(r, maxListed, (*reader).entry) })
+	m.applied = r.int(maxPushed)
 	r.end()
 	return m
 }

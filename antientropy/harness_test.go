@@ -1,0 +1,304 @@
+package antientropy
+
+import (
+	"bytes"
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"syntropy/hlc"
+	"syntropy/lww"
+	"syntropy/merkle"
+	"syntropy/ring"
+	"syntropy/storage"
+	"syntropy/storage/memstore"
+)
+
+// tb is a test, a benchmark, or a property of package rapid.
+type tb interface {
+	Helper()
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
+var testSecret = [32]byte{1}
+
+// epoch is second 0 of every test.
+var epoch = hlc.FromTime(time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC))
+
+func second(n int) hlc.Stamp { return epoch.Add(time.Duration(n) * time.Second) }
+
+func value(key, value string, at int) lww.Entry {
+	return lww.Entry{Key: []byte(key), Value: []byte(value), Version: lww.Version{Stamp: second(at), Node: 1}}
+}
+
+func tombstone(key string, at int) lww.Entry {
+	return lww.Entry{Key: []byte(key), Version: lww.Version{Stamp: second(at), Node: 1, Tombstone: true}}
+}
+
+// replica is what a test needs of one side of a session.
+type replica interface {
+	// view freezes the replica.
+	view() View
+	apply([]lww.Entry) error
+}
+
+// storeReplica is a replica in the real store.
+type storeReplica struct{ *storage.Store }
+
+func newStore(t tb, opts storage.Options) storeReplica {
+	t.Helper()
+	opts.Secret = testSecret
+	s, err := storage.Open(memstore.New(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return storeReplica{s}
+}
+
+func (r storeReplica) view() View { return r.Snapshot() }
+
+func (r storeReplica) apply(entries []lww.Entry) error {
+	_, err := r.Apply(entries)
+	return err
+}
+
+// mapReplica is the obvious slow replica: a map, no tree, digests summed from
+// all rows whenever they are asked for. Its tokens are what a test wants them
+// to be.
+type mapReplica struct {
+	rows   map[string]lww.Entry
+	shards int
+	token  func(key []byte) ring.Token
+}
+
+func (r *mapReplica) apply(entries []lww.Entry) error {
+	for _, e := range entries {
+		if err := e.Validate(); err != nil {
+			return err
+		}
+		if old, ok := r.rows[string(e.Key)]; !ok || lww.Compare(e, old) > 0 {
+			r.rows[string(e.Key)] = e.Clone()
+		}
+	}
+	return nil
+}
+
+func (r *mapReplica) view() View {
+	v := &mapView{shards: r.shards, token: r.token, hasher: merkle.NewHasher(testSecret)}
+	for _, e := range r.rows {
+		shard, token := v.Locate(e.Key)
+		v.rows = append(v.rows, mapRow{shard, token, v.Digest(e), e})
+	}
+	slices.SortFunc(v.rows, func(a, b mapRow) int {
+		return cmp.Or(cmp.Compare(a.shard, b.shard), cmp.Compare(a.token, b.token), bytes.Compare(a.entry.Key, b.entry.Key))
+	})
+	return v
+}
+
+type mapRow struct {
+	shard  int
+	token  ring.Token
+	digest merkle.Digest
+	entry  lww.Entry
+}
+
+type mapView struct {
+	shards int
+	token  func(key []byte) ring.Token
+	hasher *merkle.Hasher
+	rows   []mapRow
+}
+
+func (v *mapView) Shards() int { return v.shards }
+
+func (v *mapView) Root(shard int) (d merkle.Digest) {
+	v.Rows(shard, merkle.Node{}, func(_ ring.Token, _ lww.Entry, row merkle.Digest) bool {
+		d = d.Plus(row)
+		return true
+	})
+	return d
+}
+
+func (v *mapView) Children(shard int, n merkle.Node) ([merkle.Fanout]merkle.Digest, error) {
+	return merkle.ChildrenByScan(n, func(visit func(ring.Token, merkle.Digest)) error {
+		return v.Rows(shard, n, func(t ring.Token, _ lww.Entry, d merkle.Digest) bool {
+			visit(t, d)
+			return true
+		})
+	})
+}
+
+func (v *mapView) Rows(shard int, n merkle.Node, visit func(ring.Token, lww.Entry, merkle.Digest) bool) error {
+	for _, r := range v.rows {
+		if r.shard == shard && n.Contains(r.token) && !visit(r.token, r.entry, r.digest) {
+			break
+		}
+	}
+	return nil
+}
+
+func (v *mapView) Locate(key []byte) (int, ring.Token) {
+	return ring.ShardOf(ring.Slot(key), v.shards), v.token(key)
+}
+
+func (v *mapView) Digest(e lww.Entry) merkle.Digest { return v.hasher.Entry(e) }
+func (v *mapView) ValueHash(value []byte) uint64    { return v.hasher.Value(value) }
+
+// allRows returns the entries of a view by key, read shard by shard.
+func allRows(t tb, v View) map[string]lww.Entry {
+	t.Helper()
+	rows := make(map[string]lww.Entry)
+	for shard := range v.Shards() {
+		err := v.Rows(shard, merkle.Node{}, func(_ ring.Token, e lww.Entry, _ merkle.Digest) bool {
+			rows[string(e.Key)] = e.Clone()
+			return true
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return rows
+}
+
+func entriesEqual(a, b lww.Entry) bool {
+	return a.Version == b.Version && bytes.Equal(a.Key, b.Key) && bytes.Equal(a.Value, b.Value)
+}
+
+// equalReplicas reports whether both hold the same entries and have the same
+// roots.
+func equalReplicas(t tb, a, b replica) bool {
+	t.Helper()
+	va, vb := a.view(), b.view()
+	for shard := range va.Shards() {
+		if va.Root(shard) != vb.Root(shard) {
+			return false
+		}
+	}
+	return maps.EqualFunc(allRows(t, va), allRows(t, vb), entriesEqual)
+}
+
+// message is one message of a transcript.
+type message struct {
+	toPartner bool
+	bytes     []byte
+}
+
+// session is a conversation of two replicas in one goroutine, with hooks for
+// whatever may go wrong between them.
+type session struct {
+	a, b         replica
+	cfg          Config
+	partnerBytes int // the partner's message limit, 0: the default
+
+	viewA, viewB View // nil: those of a and b
+	// tamper may replace a message on its way.
+	tamper func(i int, toPartner bool, msg []byte) []byte
+	// applyA and applyB stand in for the replicas' apply.
+	applyA, applyB func([]lww.Entry) error
+
+	transcript  []message
+	comparisons []Comparison
+	found       []Difference
+	appliedA    []lww.Entry
+	appliedB    []lww.Entry
+	partnerErr  error
+}
+
+// roundsMax ends a session that does not end by itself.
+const roundsMax = 100_000
+
+// run carries the messages. It returns the initiator's error.
+func (s *session) run(t tb) (Report, error) {
+	t.Helper()
+	if s.viewA == nil {
+		s.viewA = s.a.view()
+	}
+	if s.viewB == nil {
+		s.viewB = s.b.view()
+	}
+	if s.applyA == nil {
+		s.applyA = s.a.apply
+	}
+	if s.applyB == nil {
+		s.applyB = s.b.apply
+	}
+	if s.cfg.Compared == nil {
+		s.cfg.Compared = func(c Comparison) { s.comparisons = append(s.comparisons, c) }
+	}
+	if s.cfg.Found == nil {
+		s.cfg.Found = func(d Difference) { s.found = append(s.found, d) }
+	}
+	init, resp := NewInitiator(s.viewA, s.cfg), NewResponder(s.viewB)
+	if s.partnerBytes > 0 {
+		resp.messageBytes = s.partnerBytes
+	}
+	for range roundsMax {
+		msg, err := init.Next()
+		if msg == nil || err != nil {
+			return init.Report(), err
+		}
+		pushed, err := resp.Receive(s.carry(true, msg))
+		if err != nil {
+			s.partnerErr = err
+		} else if len(pushed) > 0 {
+			if err = s.applyB(pushed); err == nil {
+				s.appliedB = append(s.appliedB, cloneAll(pushed)...)
+			}
+		}
+		pulled, err := init.Receive(s.carry(false, resp.Reply(err)))
+		if err != nil {
+			return init.Report(), err
+		}
+		if len(pulled) > 0 {
+			if err = s.applyA(pulled); err == nil {
+				s.appliedA = append(s.appliedA, cloneAll(pulled)...)
+			}
+		}
+		init.Applied(err)
+	}
+	t.Fatalf("the session is not over after %d rounds", roundsMax)
+	return Report{}, nil
+}
+
+func (s *session) carry(toPartner bool, msg []byte) []byte {
+	msg = bytes.Clone(msg)
+	if s.tamper != nil {
+		msg = s.tamper(len(s.transcript), toPartner, msg)
+	}
+	s.transcript = append(s.transcript, message{toPartner, msg})
+	return msg
+}
+
+func cloneAll(entries []lww.Entry) []lww.Entry {
+	out := make([]lww.Entry, len(entries))
+	for i, e := range entries {
+		out[i] = e.Clone()
+	}
+	return out
+}
+
+// mustRun is run for sessions that must complete.
+func (s *session) mustRun(t tb) Report {
+	t.Helper()
+	r, err := s.run(t)
+	if err != nil {
+		t.Fatalf("session: %v", err)
+	}
+	if !r.Complete {
+		t.Fatalf("the session is not complete: %+v", r)
+	}
+	return r
+}
+
+// expectOneDigest checks that a session between two replicas that agree costs
+// one digest and its answer, whatever they hold.
+func expectOneDigest(t tb, a, b replica) {
+	t.Helper()
+	s := session{a: a, b: b, cfg: Config{Now: second(1 << 20)}}
+	r := s.mustRun(t)
+	if r.Rounds != 1 || r.ShardsEqual != r.Shards || r.BytesSent > 200 || r.BytesReceived != 1 {
+		t.Fatalf("replicas that agree exchanged more than one digest: %+v", r)
+	}
+}

@@ -1,0 +1,168 @@
+package sim
+
+import (
+	"syntropy/antientropy"
+	"syntropy/hlc"
+	"syntropy/lww"
+	"syntropy/merkle"
+	"syntropy/ring"
+	"syntropy/storage"
+	"syntropy/storage/memstore"
+)
+
+// Bug is a mistake planted around the product, to show that the checks find it.
+type Bug int
+
+// Mistakes that real systems made.
+const (
+	NoBug Bug = iota
+	// PhysicalDelete forgets a deleted key instead of keeping a tombstone.
+	PhysicalDelete
+	// BlindOverwrite takes what arrives without comparing versions.
+	BlindOverwrite
+	// ClockFromZero forgets the ceiling of the clock in a restart.
+	ClockFromZero
+	// DigestWithoutValue compares replicas by key, stamp, kind and expiry only.
+	DigestWithoutValue
+	// LeafForgetsDeletes does not persist the leaf of the tree for a delete, so
+	// that the tree is stale after a crash.
+	LeafForgetsDeletes
+	// IgnoreApplyError calls a session complete though a batch was not applied.
+	IgnoreApplyError
+	// WrongDirection gives pulled entries to the partner, who has them.
+	WrongDirection
+
+	bugs
+)
+
+// String names the bug.
+func (b Bug) String() string {
+	return [...]string{"none", "PhysicalDelete", "BlindOverwrite", "ClockFromZero", "DigestWithoutValue",
+		"LeafForgetsDeletes", "IgnoreApplyError", "WrongDirection"}[b]
+}
+
+// Bugs returns every bug there is.
+func Bugs() (all []Bug) {
+	for b := NoBug + 1; b < bugs; b++ {
+		all = append(all, b)
+	}
+	return all
+}
+
+func (b Bug) floor(ceiling hlc.Stamp) hlc.Stamp {
+	if b == ClockFromZero {
+		return 0
+	}
+	return ceiling
+}
+
+func (b Bug) view(v *storage.Snapshot) antientropy.View {
+	if b == DigestWithoutValue {
+		return valueless{v}
+	}
+	return v
+}
+
+func (b Bug) engine(e *memstore.Engine) storage.Engine {
+	if b == LeafForgetsDeletes {
+		return forgetful{e}
+	}
+	return e
+}
+
+// overwrite puts an entry in place of whatever the node holds, by filling a new
+// store with the rest: the real one would not do it.
+func (n *node) overwrite(e lww.Entry) {
+	rows := n.rows()
+	old, found := rows[string(e.Key)]
+	if !found || lww.Compare(e, old) >= 0 {
+		n.apply([]lww.Entry{e})
+		return
+	}
+	rows[string(e.Key)] = e
+	ceiling, _, err := n.store.Meta(metaCeiling)
+	if err != nil {
+		n.fail("n%d cannot read its ceiling: %v", n.id, err)
+		return
+	}
+	n.engine = memstore.New()
+	n.store, err = storage.Open(n.engine, storage.Options{Shards: n.opts.Shards, Secret: secret})
+	if err != nil {
+		n.fail("n%d does not open: %v", n.id, err)
+		return
+	}
+	if ceiling != nil {
+		if err := n.store.PutMeta(metaCeiling, ceiling); err != nil {
+			n.fail("n%d cannot write its ceiling: %v", n.id, err)
+			return
+		}
+	}
+	all := make([]lww.Entry, 0, len(rows))
+	for _, e := range rows {
+		all = append(all, e)
+	}
+	if _, err := n.store.Apply(all); err != nil {
+		n.fail("n%d cannot apply: %v", n.id, err)
+	}
+	n.log("n%d overwrites %s by %s", n.id, describe(old), describe(e))
+}
+
+// valueless is a view whose digests do not cover values.
+type valueless struct{ *storage.Snapshot }
+
+func (v valueless) Digest(e lww.Entry) merkle.Digest {
+	e.Value = nil
+	return v.Snapshot.Digest(e)
+}
+
+func (v valueless) Rows(shard int, n merkle.Node, visit func(ring.Token, lww.Entry, merkle.Digest) bool) error {
+	return v.Snapshot.Rows(shard, n, func(t ring.Token, e lww.Entry, _ merkle.Digest) bool {
+		return visit(t, e, v.Digest(e))
+	})
+}
+
+func (v valueless) Root(shard int) (d merkle.Digest) {
+	children, err := v.Children(shard, merkle.Node{})
+	if err != nil {
+		panic(err) // a snapshot in memory can be read
+	}
+	for _, c := range children {
+		d = d.Plus(c)
+	}
+	return d
+}
+
+func (v valueless) Children(shard int, n merkle.Node) ([merkle.Fanout]merkle.Digest, error) {
+	return merkle.ChildrenByScan(n, func(visit func(ring.Token, merkle.Digest)) error {
+		return v.Rows(shard, n, func(t ring.Token, _ lww.Entry, d merkle.Digest) bool {
+			visit(t, d)
+			return true
+		})
+	})
+}
+
+// forgetful is an engine that leaves the leaves out of a batch with a tombstone.
+type forgetful struct{ *memstore.Engine }
+
+func (f forgetful) NewBatch() storage.Batch { return &forgetfulBatch{Batch: f.Engine.NewBatch()} }
+
+func (f forgetful) Commit(b storage.Batch, sync bool) (func() error, error) {
+	return f.Engine.Commit(b.(*forgetfulBatch).Batch, sync)
+}
+
+type forgetfulBatch struct {
+	storage.Batch
+	deletes bool
+}
+
+// Set knows rows by the first byte of their key and a tombstone by the first
+// bit of its row (storage, layout.go; lww, encoding.go).
+func (b *forgetfulBatch) Set(key, value []byte) {
+	switch {
+	case key[0] == 'd' && value[0]&1 != 0:
+		b.deletes = true
+	case key[0] == 'l' && b.deletes:
+		return
+	}
+	b.Batch.Set(key, value)
+}

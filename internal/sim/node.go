@@ -1,0 +1,275 @@
+package sim
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"syntropy/hlc"
+	"syntropy/lww"
+	"syntropy/storage"
+	"syntropy/storage/memstore"
+)
+
+var secret = [32]byte{'s', 'i', 'm'}
+
+// metaCeiling is where a node keeps the ceiling of its clock.
+const metaCeiling = "ceiling"
+
+// node is one replica of everything, with a clock of its own.
+type node struct {
+	*world
+	id   hlc.NodeID
+	up   bool
+	life int           // counts its processes
+	skew time.Duration // of its wall clock against true time
+
+	engine *memstore.Engine
+	store  *storage.Store
+	clock  *hlc.Clock
+	// Sessions that this process takes part in; gone when it dies.
+	opened  map[int]*session
+	partner map[int]*partner
+
+	// What must stay true over all lives of the node.
+	issued hlc.Stamp            // the greatest stamp it ever issued
+	held   map[string]lww.Entry // the version it has of each key, all of it durable
+}
+
+// create brings up a node on an empty disk.
+func (n *node) create() {
+	n.engine = memstore.New()
+	n.held = make(map[string]lww.Entry)
+	n.open()
+}
+
+// open starts a process on what the disk holds.
+func (n *node) open() {
+	var err error
+	n.store, err = storage.Open(n.opts.Bug.engine(n.engine), storage.Options{
+		Shards: n.opts.Shards, Secret: secret, LeafLevel: 1 + int(n.id)%2,
+		PhysicalDelete: n.opts.Bug == PhysicalDelete,
+	})
+	if err != nil {
+		n.fail("n%d does not open: %v", n.id, err)
+		return
+	}
+	n.clock = hlc.New(n.opts.Bug.floor(n.ceiling()), clockBound, clockLease)
+	n.life++
+	n.opened = make(map[int]*session)
+	n.partner = make(map[int]*partner)
+	n.up = true
+}
+
+func (n *node) ceiling() hlc.Stamp {
+	raw, found, err := n.store.Meta(metaCeiling)
+	if err != nil {
+		n.fail("n%d cannot read its ceiling: %v", n.id, err)
+	}
+	if !found {
+		return 0
+	}
+	return hlc.Stamp(binary.BigEndian.Uint64(raw))
+}
+
+func (n *node) wall() time.Time { return start.Add(n.now + n.skew) }
+
+// crash takes the power away and, some time later, gives it back. While the node
+// is down its clock may be set to something else.
+func (n *node) crash() {
+	if !n.up {
+		return
+	}
+	n.result.Crashes++
+	n.log("n%d crashes", n.id)
+	n.up = false
+	n.engine = n.engine.Crash()
+	n.after(n.between(50*time.Millisecond, 3*time.Second), func() {
+		if n.up {
+			return
+		}
+		n.skew = n.between(-skewMax, skewMax)
+		if n.chance(0.2) {
+			n.skew -= n.between(0, setBackMax)
+		}
+		n.restart()
+	})
+}
+
+func (n *node) restart() {
+	n.log("n%d restarts, its clock is off by %v", n.id, n.skew)
+	n.open()
+	if n.violation == nil {
+		n.checkHeld()
+		n.checkTree()
+	}
+}
+
+// stamp issues a stamp, making a higher ceiling durable first where that is due.
+func (n *node) stamp() (hlc.Stamp, error) {
+	if ceiling, due := n.clock.NextCeiling(n.wall()); due {
+		if err := n.store.PutMeta(metaCeiling, binary.BigEndian.AppendUint64(nil, uint64(ceiling))); err != nil {
+			return 0, err
+		}
+		n.clock.Extend(ceiling)
+	}
+	s, err := n.clock.Next(n.wall())
+	if errors.Is(err, hlc.ErrCeiling) {
+		n.fail("I4: n%d has no ceiling to stamp under", n.id)
+	}
+	if err != nil {
+		return 0, err
+	}
+	if s <= n.issued {
+		n.fail("I4: n%d issued %v after %v", n.id, s, n.issued)
+	}
+	n.issued = s
+	return s, nil
+}
+
+// client carries out an operation on this node: stamp it, apply it, tell the
+// client, tell the others.
+func (n *node) client(verb, key string) {
+	if !n.up {
+		n.result.Refused++
+		return
+	}
+	// A version ahead of our clock shadows what we stamp: learn of it and stamp
+	// again, so that OK is never said of a write that was lost on arrival.
+	for range 3 {
+		stamp, err := n.stamp()
+		if err != nil {
+			n.log("n%d cannot stamp: %v", n.id, err)
+			break
+		}
+		e, ok := n.entry(verb, key, stamp)
+		if !ok {
+			break
+		}
+		n.oracle.wrote(e)
+		results, err := n.store.Apply([]lww.Entry{e})
+		if err != nil {
+			n.fail("n%d cannot apply: %v", n.id, err)
+			return
+		}
+		if results[0].Outcome == storage.Applied {
+			n.result.Acked++
+			n.log("n%d: %s", n.id, describe(e))
+			n.oracle.acked(e)
+			n.holds(e)
+			n.replicate(e)
+			return
+		}
+		if err := n.clock.Observe(results[0].Version.Newest(), n.wall()); err != nil {
+			n.log("n%d: shadowed, %v", n.id, err)
+			break
+		}
+	}
+	n.result.Refused++
+}
+
+// entry makes the version that an operation writes.
+func (n *node) entry(verb, key string, stamp hlc.Stamp) (e lww.Entry, ok bool) {
+	e = lww.Entry{Key: []byte(key), Version: lww.Version{Stamp: stamp, Node: n.id}}
+	switch verb {
+	case "write":
+		e.Value = fmt.Appendf(nil, "%s written by %v at %v", key, n.id, stamp)
+		if n.chance(0.2) {
+			e.ExpiryStamp, e.ExpiryNode, e.Expires = stamp, n.id, n.wall().Add(time.Hour).UnixMilli()
+		}
+	case "delete":
+		e.Tombstone = true
+	case "touch":
+		old, found, err := n.store.Get(e.Key)
+		if err != nil {
+			n.fail("n%d cannot read %s: %v", n.id, key, err)
+		}
+		if !found || old.Tombstone {
+			return e, false
+		}
+		e = old
+		e.ExpiryStamp, e.ExpiryNode, e.Expires = stamp, n.id, 0
+		if n.chance(0.7) {
+			e.Expires = n.wall().Add(n.between(time.Minute, time.Hour)).UnixMilli()
+		}
+	}
+	return e, true
+}
+
+func (n *node) replicate(e lww.Entry) {
+	for _, to := range n.nodes {
+		if to != n {
+			n.send(to, describe(e), func() { to.replicated(e) })
+		}
+	}
+}
+
+// replicated takes a write that another node acknowledged. One stamped too far
+// ahead of the own clock is refused; a session brings it later.
+func (n *node) replicated(e lww.Entry) {
+	if err := n.clock.Observe(e.Newest(), n.wall()); err != nil {
+		n.log("n%d refuses it: %v", n.id, err)
+		return
+	}
+	if n.opts.Bug == BlindOverwrite {
+		n.overwrite(e)
+		return
+	}
+	n.apply([]lww.Entry{e})
+}
+
+// apply offers entries of another node to the store, and checks what became of
+// them.
+func (n *node) apply(entries []lww.Entry) {
+	results, err := n.store.Apply(entries)
+	if err != nil {
+		n.fail("n%d cannot apply: %v", n.id, err)
+		return
+	}
+	for i, r := range results {
+		if r.Outcome == storage.Applied {
+			n.holds(entries[i])
+		}
+	}
+}
+
+// twins gives two nodes versions of a key with one stamp and writer and
+// different values: the same row imported from two files, or two nodes that
+// were given one id. It must not happen, and must be settled when it does.
+func (w *world) twins(key string) {
+	a := w.nodes[w.rand.IntN(len(w.nodes))]
+	b := w.other(a)
+	if !a.up || !b.up {
+		return
+	}
+	stamp, err := a.stamp()
+	if err != nil {
+		return
+	}
+	for i, n := range []*node{a, b} {
+		e := lww.Entry{Key: []byte(key), Value: fmt.Appendf(nil, "twin %d of %v", i, stamp), Version: lww.Version{Stamp: stamp, Node: a.id}}
+		w.oracle.wrote(e)
+		results, err := n.store.Apply([]lww.Entry{e})
+		if err != nil {
+			w.fail("n%d cannot apply: %v", n.id, err)
+			return
+		}
+		w.log("n%d: import %s: %v", n.id, describe(e), results[0].Outcome)
+		if results[0].Outcome == storage.Applied {
+			w.oracle.acked(e)
+			n.holds(e)
+		}
+	}
+}
+
+func describe(e lww.Entry) string {
+	what := fmt.Sprintf("= %q", e.Value)
+	if e.Tombstone {
+		what = "deleted"
+	}
+	if e.ExpiryStamp != 0 {
+		what += fmt.Sprintf(" expires %d set %v by %v", e.Expires, e.ExpiryStamp, e.ExpiryNode)
+	}
+	return fmt.Sprintf("%s %s @%v %v", e.Key, what, e.Stamp, e.Node)
+}
