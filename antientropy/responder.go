@@ -73,6 +73,7 @@ type Responder struct {
 	shards       []int
 	dryRun       bool
 	opened, done bool
+	complete     bool
 	// What Receive leaves for Reply.
 	message []byte
 	answer  *response
@@ -101,7 +102,7 @@ func (r *Responder) Receive(msg []byte) (apply []lww.Entry, err error) {
 }
 
 func (r *Responder) refuse(code, text string) {
-	r.done = true
+	r.done, r.complete = true, false
 	r.answer = nil
 	r.message = refusal{code, text}.append(nil)
 }
@@ -121,6 +122,14 @@ func (r *Responder) Reply(applied error) []byte {
 
 // Done reports whether the session is over and the view can be released.
 func (r *Responder) Done() bool { return r.done }
+
+// Complete reports whether the session ended with all that it found applied on
+// both sides: the partner's counterpart of Report.Complete. The initiator applies
+// what it pulls before it says that it has finished.
+func (r *Responder) Complete() bool { return r.complete }
+
+// Shards returns the shards that the session is over, once it was opened.
+func (r *Responder) Shards() int { return len(r.shards) }
 
 // Refuse returns the answer of a node that takes part in no session now, with
 // a code for programs and a text for people.
@@ -145,7 +154,7 @@ func (r *Responder) receive(msg []byte) ([]lww.Entry, error) {
 		}
 		return req.push, r.serve(req)
 	case kind == kindFinish && r.opened:
-		r.done = true
+		r.done, r.complete = true, !r.dryRun
 		r.message = []byte{kindFinished}
 		return nil, rd.end()
 	default:
@@ -173,7 +182,7 @@ func (r *Responder) open(rd *reader) error {
 		return err
 	}
 	if allDigest(r.view, r.shards) == m.digest {
-		r.done = true
+		r.done, r.complete = true, !r.dryRun
 		r.message = []byte{kindEqual}
 		return nil
 	}
