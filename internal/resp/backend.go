@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"syntropy/lww"
 )
 
 // Backend is the store behind the protocol, as this package needs it.
@@ -56,8 +58,8 @@ type InfoSection struct {
 // Sizes of what is stored. Keys travel in every tree leaf and digest exchange,
 // so they are kept small; a value is one row and one peer message.
 const (
-	KeyBytesMax   = 64 << 10
-	ValueBytesMax = 8 << 20
+	KeyBytesMax   = lww.MaxKeyBytes
+	ValueBytesMax = lww.MaxValueBytes
 )
 
 // Limits of one command, checked on the declared lengths before any of it is

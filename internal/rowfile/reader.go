@@ -9,13 +9,15 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"syntropy/lww"
 )
 
 // The limits of a row. Key and value limits are those of the store; a line may
 // be longer than a value because base64 and JSON escapes make bytes longer.
 const (
-	MaxKeyBytes   = 64 << 10
-	MaxValueBytes = 8 << 20
+	MaxKeyBytes   = lww.MaxKeyBytes
+	MaxValueBytes = lww.MaxValueBytes
 	MaxLineBytes  = 24 << 20 // also bounds a CSV row that spans lines
 )
 
