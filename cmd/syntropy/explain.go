@@ -109,7 +109,7 @@ func (a *app) printFound(r node.RepairReport, found []node.Difference) {
 		t.row(append([]any{r.Initiator}, explained(d.Initiator, mine)...)...)
 		t.row(append([]any{r.Partner}, explained(d.Partner, theirs)...)...)
 		t.print(a.out, a.colour)
-		fmt.Fprintf(a.out, "    %s   %s\n", direction(r, d), d.Reason)
+		fmt.Fprintf(a.out, "    %s   %s\n", direction(r, d), reason(r, d))
 	}
 }
 
@@ -123,7 +123,7 @@ func (a *app) printDifferences(r node.RepairReport) {
 		second := append([]any{"", "", r.Partner}, versionOf(d.Partner)...)
 		t.row(first...)
 		t.row(second...)
-		t.row("", "", cell{text: direction(r, d) + "   " + d.Reason, style: yellow, free: true})
+		t.row("", "", cell{text: direction(r, d) + "   " + reason(r, d), style: yellow, free: true})
 	}
 	t.print(a.out, a.colour)
 	a.printTruncated(a.out, r)
@@ -142,6 +142,11 @@ func keyOf(d node.Difference) string {
 		return string(raw)
 	}
 	return d.Key
+}
+
+// reason tells why in terms of nodes; the report speaks of the session's sides.
+func reason(r node.RepairReport, d node.Difference) string {
+	return strings.NewReplacer("the initiator", r.Initiator.String(), "the partner", r.Partner.String()).Replace(d.Reason)
 }
 
 // direction draws which way a version goes, with the first node always left.

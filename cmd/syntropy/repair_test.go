@@ -47,7 +47,7 @@ func session() node.RepairReport {
 	tomb := &node.SideVersion{Timestamp: 8, Time: "2026-11-22T09:29:59.999871Z", Writer: "n2", Tombstone: true}
 	r.Differences = []node.Difference{
 		{Shard: 7, Key: "U+1F600", Token: "a3f9c21b7d4e650", Initiator: value, Action: "push", Reason: "n2 lacks the key"},
-		{Shard: 7, Key: "user:{42}:session:0123456789abcdef", Token: "31f00dfeed0c0de", Initiator: old, Partner: tomb, Action: "pull", Reason: "the tombstone at n2 is newer"},
+		{Shard: 7, Key: "user:{42}:session:0123456789abcdef", Token: "31f00dfeed0c0de", Initiator: old, Partner: tomb, Action: "pull", Reason: "the partner's is newer: stamped 2s later"},
 		{Shard: 12, Key: "\ufffd\x00", KeyBase64: "/wA=", Token: "77aa0912bb34cd5", Initiator: value, Partner: old, Action: "wait", Reason: "younger than the settle window"},
 	}
 	return r

@@ -115,6 +115,8 @@ Exit statuses, the same for all commands:
 	)
 	root.AddCommand(
 		newServe(a),
+		newDev(a),
+		newDemo(a),
 		newStatus(a),
 		newInspect(a),
 		newRepair(a),

@@ -53,14 +53,23 @@ Cluster settings (--replicas to --max-clock-skew) must be the same on all nodes 
 the cluster forms, and are fixed then. Later they may be left out.
 
 Three nodes on one machine (or let "syntropy dev" do it):
-  $ syntropy serve --data-dir a --listen :7001 --peer-listen 127.0.0.1:7101 \
+
+Example:
+  $ syntropy serve --data-dir a --listen 127.0.0.1:7001 --peer-listen 127.0.0.1:7101 \
       --admin-listen 127.0.0.1:7201 --bootstrap-expect 3 --join 127.0.0.1:7102
-  $ syntropy serve --data-dir b --listen :7002 --peer-listen 127.0.0.1:7102 \
+  $ syntropy serve --data-dir b --listen 127.0.0.1:7002 --peer-listen 127.0.0.1:7102 \
       --admin-listen 127.0.0.1:7202 --bootstrap-expect 3 --join 127.0.0.1:7103
-  $ syntropy serve --data-dir c --listen :7003 --peer-listen 127.0.0.1:7103 \
+  $ syntropy serve --data-dir c --listen 127.0.0.1:7003 --peer-listen 127.0.0.1:7103 \
       --admin-listen 127.0.0.1:7203 --bootstrap-expect 3 --join 127.0.0.1:7101
   $ redis-cli -p 7001 set greeting hello
   $ redis-cli -p 7003 get greeting
+
+A node that was away for longer than --gc-grace while the others went on neither serves
+nor syncs, since deletes may have been forgotten meanwhile: it says so, and comes back
+with an empty data directory, which is then filled from the others.
+
+With --sync interval:100ms a write is acknowledged before it is durable: a crash of this
+machine loses what this node wrote in the last 100 ms.
 
 The ports carry no encryption and ask for no password in this version: keep them on
 loopback or on a network that you trust.
@@ -75,19 +84,19 @@ Exit statuses: 0 stopped as asked; 1 it could not start or go on; 2 usage.`,
 	fl.SortFlags = false
 	fl.StringVar(&f.dataDir, "data-dir", "", "`directory` that holds all that the node keeps; created if absent (required)")
 	fl.StringVar(&f.listen, "listen", "127.0.0.1:7001", "`H:P` for clients (Redis protocol)")
-	fl.StringVar(&f.peerListen, "peer-listen", "127.0.0.1:7101", "`H:P` for other nodes, who must reach it by this address")
+	fl.StringVar(&f.peerListen, "peer-listen", "127.0.0.1:7101", "`H:P` for other nodes: they dial it")
 	fl.StringVar(&f.adminListen, "admin-listen", defaultAdmin, "`H:P` for operators (HTTP)")
 	fl.StringArrayVar(&f.join, "join", nil, "peer address `H:P` of another node; repeat for several")
 	fl.IntVar(&f.expect, "bootstrap-expect", 0, "form a new cluster as soon as `n` empty nodes have met")
-	fl.StringVar(&f.sync, "sync", "always", "when a write is durable: `always` (before OK) or interval:100ms (a crash loses that much)")
+	fl.StringVar(&f.sync, "sync", "always", "make writes durable `always` before OK, or interval:100ms")
 	fl.Int64Var(&f.cache, "cache-mib", 256, "`MiB` of memory for the block cache")
 	fl.BoolVar(&f.verbose, "verbose", false, "log every connection and the storage engine's doings")
 	s := &f.cluster
 	fl.IntVar(&s.Replicas, "replicas", s.Replicas, "cluster: `copies` of each key")
 	fl.IntVar(&s.Shards, "shards", s.Shards, "cluster: `number` of shards, a power of two")
-	fl.DurationVar(&s.GCGrace, "gc-grace", s.GCGrace, "cluster: how `long` a delete is remembered at least; a node away for longer must be filled anew")
+	fl.DurationVar(&s.GCGrace, "gc-grace", s.GCGrace, "cluster: how `long` a delete is remembered at least")
 	fl.DurationVar(&s.HintWindow, "hint-window", s.HintWindow, "cluster: how `late` a write may still reach a replica")
-	fl.DurationVar(&s.Settle, "settle", s.Settle, "cluster: differences `younger` than this are taken for writes on their way")
+	fl.DurationVar(&s.Settle, "settle", s.Settle, "cluster: `younger` differences are writes on their way")
 	fl.DurationVar(&s.RequestDeadline, "request-deadline", s.RequestDeadline, "cluster: how `long` a request may take")
 	fl.DurationVar(&s.MaxClockSkew, "max-clock-skew", s.MaxClockSkew, "cluster: how `far` apart the nodes' clocks may be")
 	fl.DurationVar(&f.clockOffset, "test-clock-offset", 0, "added to the machine's clock")

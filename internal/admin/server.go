@@ -127,7 +127,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			Error string `json:"error"`
 			Code  string `json:"code"`
 		}{e.Message, e.Code}
-		log.Warn("admin request failed", "status", status, "error", err)
+		level := slog.LevelWarn
+		if status == http.StatusServiceUnavailable {
+			level = slog.LevelDebug // whoever asked knows; pollers ask again and again
+		}
+		log.Log(r.Context(), level, "admin request failed", "status", status, "error", err)
 	} else if r.Method == http.MethodPost {
 		log.Info("admin request", "status", status)
 	}

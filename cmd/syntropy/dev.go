@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"syntropy/internal/fleet"
+	"syntropy/internal/topology"
+)
+
+// Limits of dev.
+const (
+	maxDevNodes = 7 // as many replicas as a cluster may have
+	devBase     = 7000
+	maxDevBase  = 65535 - 200 - maxDevNodes
+)
+
+// passedOn are the flags of dev that go to serve as they are.
+var passedOn = []string{"shards", "gc-grace", "hint-window", "settle"}
+
+type devOptions struct {
+	nodes   int
+	dataDir string
+	base    int
+	cluster topology.Settings
+}
+
+func newDev(a *app) *cobra.Command {
+	opts := devOptions{cluster: topology.DefaultSettings()}
+	cmd := &cobra.Command{
+		Use:     "dev",
+		GroupID: groupNode,
+		Short:   "run a whole cluster on this machine, to try things",
+		Long: `Starts several nodes, each a "syntropy serve" process of its own on 127.0.0.1, waits
+until they have formed a cluster, and tells how to reach them. Ctrl-C stops them all.
+
+  node   clients  peers  admin
+  n1        7001   7101   7201
+  n2        7002   7102   7202   and so on
+
+Every node holds every key. Do to them what happens to real ones: kill -9 one, write
+to the others, start it again, look at what differs, repair. A node that ends is
+reported and not restarted, and dev goes on with the others; the command that starts
+it again is printed, and is also the first line of its log. A node that you started
+so is yours: dev does not stop it.
+
+The data is in a temporary directory that is removed at the end, or with --data-dir
+in D/n1, D/n2 and so on, where the next dev finds it. Logs are beside it: n1.log.
+
+Example:
+  $ syntropy dev
+  $ syntropy dev --nodes 5 --data-dir ~/cluster --settle 1s
+
+Exit statuses: 0 stopped as asked; 1 the nodes could not start, or all of them have
+ended; 2 usage.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.dev(cmd.Context(), opts, cmd.Flags())
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.IntVar(&opts.nodes, "nodes", 3, fmt.Sprintf("`number` of nodes, 1 to %d", maxDevNodes))
+	f.StringVar(&opts.dataDir, "data-dir", "", "`directory` to keep the data in (default a temporary one)")
+	f.IntVar(&opts.base, "base-port", devBase, "`port` before the first; clients from +1 on, peers +101, admin +201")
+	s := &opts.cluster
+	f.IntVar(&s.Shards, "shards", s.Shards, "cluster: `number` of shards, a power of two")
+	f.DurationVar(&s.GCGrace, "gc-grace", s.GCGrace, "cluster: `time` for which a delete is remembered at least")
+	f.DurationVar(&s.HintWindow, "hint-window", s.HintWindow, "cluster: `time` after which no write may reach a replica any more")
+	f.DurationVar(&s.Settle, "settle", s.Settle, "cluster: `age` below which a difference is a write on its way")
+	return cmd
+}
+
+func (a *app) dev(ctx context.Context, opts devOptions, flags *pflag.FlagSet) (err error) {
+	if opts.nodes < 1 || opts.nodes > maxDevNodes {
+		return usageError("--nodes %d: give 1 to %d", opts.nodes, maxDevNodes)
+	}
+	if opts.base < 1 || opts.base > maxDevBase {
+		return usageError("--base-port %d: give 1 to %d", opts.base, maxDevBase)
+	}
+	opts.cluster.Replicas = opts.nodes
+	if err := opts.cluster.Validate(); err != nil {
+		return usageError("%w", err)
+	}
+	var args []string
+	for _, name := range passedOn {
+		if f := flags.Lookup(name); f.Changed {
+			args = append(args, "--"+name, f.Value.String())
+		}
+	}
+	// A terminal that is closed is a way to say stop, too.
+	ctx, unnotify := signal.NotifyContext(ctx, syscall.SIGHUP)
+	defer unnotify()
+
+	dir, err := openWorkDir(opts.dataDir, "syntropy-dev-")
+	if err != nil {
+		return err
+	}
+	f, err := fleet.New(fleet.Options{Dir: dir.path, Ports: fleet.PortsFrom(opts.base, opts.nodes), Args: args})
+	if err != nil {
+		return errors.Join(devPorts(err), dir.remove())
+	}
+	began := a.now()
+	err = f.Start()
+	if err == nil {
+		fmt.Fprintf(a.out, "starting %s ...\n", plural(opts.nodes, "node"))
+		err = f.WaitLive(ctx)
+	}
+	if err == nil {
+		a.printFleet(f, opts, dir, a.now().Sub(began))
+		err = a.watch(ctx, f)
+	}
+	asked := ctx.Err() != nil
+	if asked {
+		fmt.Fprintf(a.out, "\nstopping ...\n")
+	}
+	if killed := f.Stop(); len(killed) > 0 {
+		fmt.Fprintf(a.out, "%s did not stop in time and had to be killed.\n", strings.Join(killed, ", "))
+	}
+	if !asked && err != nil {
+		fmt.Fprintf(a.out, "data and logs are kept in %s\n", dir.path)
+		return err
+	}
+	return a.leave(f, dir)
+}
+
+// devPorts adds what to do about ports in use.
+func devPorts(err error) error {
+	if _, ok := errors.AsType[*fleet.PortError](err); ok {
+		return fmt.Errorf("%w\nnothing was started: stop what uses it (another syntropy dev?), or choose other ports with --base-port", err)
+	}
+	return err
+}
+
+// watch reports nodes that end until ctx does; it fails when none is left.
+func (a *app) watch(ctx context.Context, f *fleet.Fleet) error {
+	endings := make(chan *fleet.Node, len(f.Nodes)) // one each: nobody restarts them
+	for _, n := range f.Nodes {
+		go func() {
+			<-n.Ended() // Stop sees to it that all do
+			endings <- n
+		}()
+	}
+	for alive := len(f.Nodes); alive > 0; alive-- {
+		select {
+		case <-ctx.Done():
+			return nil
+		case n := <-endings:
+			if ctx.Err() != nil {
+				return nil
+			}
+			fmt.Fprintf(a.out, "\n%s\n", paint(fmt.Sprintf("%s (pid %d) has ended: %s.", n.Name, n.PID(), n.Cause()), yellow, a.colour))
+			fmt.Fprintf(a.out, "The end of its log:\n%s\n", n.LogTail(4))
+			fmt.Fprintf(a.out, "To start it again, in another terminal:\n  %s\n", n.Command())
+		}
+	}
+	return errors.New("all nodes have ended")
+}
+
+// leave removes what dev made, unless somebody still uses it.
+func (a *app) leave(f *fleet.Fleet, dir *workDir) error {
+	var others []string
+	for _, n := range f.Nodes {
+		if c, err := net.DialTimeout("tcp", n.PeerAddr(), time.Second); err == nil {
+			c.Close()
+			others = append(others, n.Name)
+		}
+	}
+	switch {
+	case len(others) > 0:
+		fmt.Fprintf(a.out, "stopped, except what was not started by dev: something listens on the peer port of %s. Data and logs are kept in %s\n", strings.Join(others, ", "), dir.path)
+		return nil
+	case dir.temporary:
+		fmt.Fprintf(a.out, "stopped; %s is removed\n", dir.path)
+	default:
+		fmt.Fprintf(a.out, "stopped; the data is in %s\n", dir.path)
+	}
+	return dir.remove()
+}
+
+func (a *app) printFleet(f *fleet.Fleet, opts devOptions, dir *workDir, took time.Duration) {
+	all := "all nodes are live"
+	if len(f.Nodes) == 1 {
+		all = "the node is live"
+	}
+	fmt.Fprintf(a.out, "%s after %s, on 127.0.0.1:\n\n", paint(all, green, a.colour), span(took))
+	t := table{align: "lrrrrll", indent: "  "}
+	t.head("NODE", "PID", "CLIENTS", "PEERS", "ADMIN", "DATA", "LOG")
+	for _, n := range f.Nodes {
+		t.row(n.Name, n.PID(), n.Clients, n.Peers, n.Ports.Admin, n.DataDir, n.LogFile)
+	}
+	t.print(a.out, a.colour)
+
+	first, last := f.Nodes[0], f.Nodes[len(f.Nodes)-1]
+	admin := ""
+	if opts.base != devBase {
+		admin = " --admin " + first.AdminAddr()
+	}
+	fmt.Fprintf(a.out, "\nTry, in another terminal:\n\n")
+	tries := table{indent: "  "}
+	tries.row("redis-cli -p "+strconv.Itoa(first.Clients)+" set greeting hello", note("any Redis client works"))
+	tries.row("redis-cli -p "+strconv.Itoa(last.Clients)+" get greeting", note("every node holds every key"))
+	tries.row("syntropy status"+admin, note("who is there, and since when they are proven to agree"))
+	if len(f.Nodes) > 1 {
+		tries.row("kill -9 "+strconv.Itoa(last.PID()), note("take "+last.Name+" away; then write, and start it again:"))
+		tries.row("head -n 1 "+last.LogFile, note("its command; a node that ends is not restarted"))
+		tries.row("syntropy inspect greeting"+admin, note("what does each replica hold of this key?"))
+		tries.row("syntropy repair --explain"+admin, note("find every difference, draw how, and mend it"))
+	}
+	tries.print(a.out, a.colour)
+	if dir.temporary {
+		fmt.Fprintf(a.out, "\nCtrl-C stops all nodes. The data is temporary and is removed then.\n")
+	} else {
+		fmt.Fprintf(a.out, "\nCtrl-C stops all nodes. The data stays, for the next dev.\n")
+	}
+}
+
+func note(text string) cell { return cell{text: text, style: dim} }
+
+// workDir is where a fleet keeps its data.
+type workDir struct {
+	path      string
+	temporary bool
+}
+
+// openWorkDir returns the directory that was asked for, or a temporary one.
+func openWorkDir(path, prefix string) (*workDir, error) {
+	if path != "" {
+		return &workDir{path: path}, nil
+	}
+	path, err := os.MkdirTemp("", prefix)
+	if err != nil {
+		return nil, err
+	}
+	return &workDir{path, true}, nil
+}
+
+// remove removes a temporary directory and leaves others.
+func (d *workDir) remove() error {
+	if !d.temporary {
+		return nil
+	}
+	return os.RemoveAll(d.path)
+}
