@@ -28,7 +28,7 @@ type absence struct {
 	gcGrace time.Duration
 	members int
 
-	AliveUntil time.Time                   `json:"alive_until"` // this node was running then
+	AliveUntil time.Time                   `json:"alive_until"` // this node was in service then
 	Peers      map[hlc.NodeID]*peerAbsence `json:"peers"`
 }
 
@@ -61,10 +61,12 @@ func (a *absence) encode() []byte {
 	return b
 }
 
+// alive notes that this node is in service at this moment.
+func (a *absence) alive(now time.Time) { a.AliveUntil = now }
+
 // tick accounts for a time that this node has been running, given the members
 // that were in contact.
-func (a *absence) tick(now time.Time, elapsed time.Duration, inContact func(hlc.NodeID) bool) (died []hlc.NodeID) {
-	a.AliveUntil = now
+func (a *absence) tick(elapsed time.Duration, inContact func(hlc.NodeID) bool) (died []hlc.NodeID) {
 	contacts := 1
 	for id := range a.Peers {
 		if inContact(id) {
@@ -99,11 +101,16 @@ func (a *absence) refusal(id hlc.NodeID, incarnation, state string) (text string
 	return "", false
 }
 
-// contact notes that a member was accepted.
-func (a *absence) contact(id hlc.NodeID, incarnation string) {
-	if p := a.Peers[id]; p != nil {
-		*p = peerAbsence{Incarnation: incarnation}
+// contact notes that a member was accepted, and tells whether it has another
+// disk than before.
+func (a *absence) contact(id hlc.NodeID, incarnation string) (changed bool) {
+	p := a.Peers[id]
+	if p == nil {
+		return false
 	}
+	changed = p.Incarnation != incarnation
+	*p = peerAbsence{Incarnation: incarnation}
+	return changed
 }
 
 // awayFor is how long this node itself was not running before now.

@@ -38,6 +38,9 @@ func (h *peerHandler) Hello(_ context.Context, hello *peerpb.Hello) (*peerpb.Hel
 func (h *peerHandler) LinkClosed(from hlc.NodeID) {
 	if r, err := h.node.running(); err == nil {
 		r.sessions.drop(from)
+		if p := r.peers[from]; p != nil {
+			p.addInbound(-1)
+		}
 	}
 }
 
@@ -161,13 +164,15 @@ func (r *replica) handleRoots(ctx context.Context, req *peerpb.Roots) (*peerpb.M
 // asked the sender. Partner zero cancels what runs.
 func (r *replica) handleRepair(ctx context.Context, req *peerpb.Repair) (*peerpb.Message, error) {
 	if req.Partner == 0 {
-		r.repairs.cancelAll()
+		r.repairs.cancelAll(errCancelled)
 		return &peerpb.Message{Body: &peerpb.Message_RepairReply{RepairReply: &peerpb.RepairReply{}}}, nil
 	}
 	var opts RepairOptions
 	if err := json.Unmarshal(req.OptionsJson, &opts); err != nil {
 		return nil, fmt.Errorf("malformed repair options: %w", err)
 	}
+	ctx, end := r.repairs.begin(ctx)
+	defer end()
 	report := r.repairPair(ctx, hlc.NodeID(req.Partner), opts)
 	raw, err := json.Marshal(report)
 	if err != nil {

@@ -17,10 +17,11 @@ import (
 
 // Inspect asks every replica for its version of a key.
 func (n *Node) Inspect(ctx context.Context, key []byte) (Inspection, error) {
-	r, err := n.running()
+	r, err := n.enter()
 	if err != nil {
 		return Inspection{}, err
 	}
+	defer n.leave()
 	if len(key) == 0 || len(key) > lww.MaxKeyBytes {
 		return Inspection{}, &Error{CodeInvalid, fmt.Sprintf("a key of %d bytes cannot exist: keys have 1 to %d", len(key), lww.MaxKeyBytes)}
 	}
@@ -97,10 +98,13 @@ func (p *peer) currentState() string {
 // Roots returns the root of every shard on every replica that answers, and with
 // recompute also the root that the rows on its disk add up to.
 func (n *Node) Roots(ctx context.Context, recompute bool) (RootsReport, error) {
-	r, err := n.running()
+	r, err := n.enter()
 	if err != nil {
 		return RootsReport{}, err
 	}
+	defer n.leave()
+	ctx, end := r.audits.begin(ctx)
+	defer end()
 	members := r.record.Members
 	replies := make([]*peerpb.RootsReply, len(members))
 	errs := make([]error, len(members))
@@ -187,10 +191,11 @@ func recomputedRoot(a storage.Audit) []byte {
 
 // Status describes the cluster as this node sees it.
 func (n *Node) Status(ctx context.Context) (Status, error) {
-	r, err := n.running()
+	r, err := n.enter()
 	if err != nil {
 		return Status{}, err
 	}
+	defer n.leave()
 	r.askHeartbeats(ctx)
 	st := r.store.Stats()
 	status := Status{

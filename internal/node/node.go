@@ -5,8 +5,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -66,8 +68,8 @@ type Options struct {
 	PeerAddr string
 	// Join names peer addresses of other members.
 	Join []string
-	// BootstrapExpect is how many empty nodes form a cluster together. Zero
-	// only joins an existing one.
+	// BootstrapExpect is how many empty nodes form a cluster together. It may be
+	// zero when the directory holds a cluster already.
 	BootstrapExpect int
 	// Settings are those of the cluster, used when it is formed.
 	Settings topology.Settings
@@ -95,10 +97,15 @@ type Node struct {
 	stop context.CancelFunc
 	work sync.WaitGroup // everything that the node started
 
-	mu      sync.Mutex
-	replica *replica // nil until the cluster is formed
-	fatal   error    // why the node cannot go on
-	failed  chan struct{}
+	mu       sync.Mutex
+	replica  *replica // nil until the cluster is formed
+	fatal    error    // why the node cannot go on
+	failed   chan struct{}
+	closing  bool           // no request may begin
+	requests sync.WaitGroup // of clients and operators, that have begun
+
+	closeOnce sync.Once
+	closeErr  error
 }
 
 // Start opens the data directory, begins to answer peers and returns. Forming
@@ -115,6 +122,11 @@ func Start(opts Options) (*Node, error) {
 	}
 	if opts.BootstrapExpect > opts.Settings.Replicas {
 		return nil, fmt.Errorf("--bootstrap-expect %d is more than --replicas %d: every node holds every key, so give the same number to both", opts.BootstrapExpect, opts.Settings.Replicas)
+	}
+	if opts.BootstrapExpect == 0 { // refused before anything is written, if it can be told
+		if files, err := os.ReadDir(opts.DataDir); errors.Is(err, fs.ErrNotExist) || err == nil && len(files) == 0 {
+			return nil, errNoCluster(opts.DataDir)
+		}
 	}
 	n := &Node{opts: opts, log: opts.Logger, failed: make(chan struct{})}
 	dir, err := topology.OpenDir(opts.DataDir, rand.Reader, n.wall())
@@ -141,6 +153,10 @@ func Start(opts Options) (*Node, error) {
 	return n, nil
 }
 
+func errNoCluster(dir string) error {
+	return fmt.Errorf("%s holds no cluster yet: give --bootstrap-expect, the number of nodes that the cluster has or will have, and --join", dir)
+}
+
 // open checks the directory against the options before anything is started.
 func (n *Node) open() error {
 	var err error
@@ -152,6 +168,8 @@ func (n *Node) open() error {
 		if _, ok := record.MemberByAddr(n.opts.PeerAddr); !ok {
 			return fmt.Errorf("the cluster in %s has the members %v, and none has the peer address %s: start this node with the --peer-listen it had", n.dir.Path(), record.Members, n.opts.PeerAddr)
 		}
+	} else if n.opts.BootstrapExpect == 0 {
+		return errNoCluster(n.dir.Path())
 	}
 	n.registrar, err = topology.NewRegistrar(topology.RegistrarOptions{
 		Me:       topology.Identity{Incarnation: n.dir.Incarnation(), Addr: n.opts.PeerAddr},
@@ -171,6 +189,12 @@ func (n *Node) wall() time.Time { return time.Now().Add(n.opts.ClockOffset) }
 
 // form waits for the cluster and starts this node's replica of it.
 func (n *Node) form(ctx context.Context) error {
+	known := n.dir.Record()
+	if known != nil {
+		if err := n.checkJoin(ctx, known); err != nil {
+			return err
+		}
+	}
 	record, _, err := n.registrar.Form(ctx, rpc.Dialer{})
 	if err != nil {
 		return err
@@ -179,7 +203,9 @@ func (n *Node) form(ctx context.Context) error {
 	if !ok {
 		return fmt.Errorf("the cluster record does not name %s", n.opts.PeerAddr)
 	}
-	engine, err := pebblestore.Open(filepath.Join(n.dir.Path(), "store"), pebblestore.Options{
+	path := filepath.Join(n.dir.Path(), "store")
+	_, missing := os.Stat(path)
+	engine, err := pebblestore.Open(path, pebblestore.Options{
 		CacheBytes: n.opts.CacheBytes,
 		Logger:     n.log,
 	})
@@ -195,6 +221,8 @@ func (n *Node) form(ctx context.Context) error {
 		return errors.Join(err, engine.Close())
 	}
 	founder := record.IsFounder(topology.Identity{Incarnation: n.dir.Incarnation(), Addr: n.opts.PeerAddr})
+	// A founder whose store is gone has lost what it acknowledged.
+	founder = founder && (known == nil || missing == nil)
 	r, err := newReplica(n, record, self.ID, store, engine, founder)
 	if err != nil {
 		return errors.Join(err, engine.Close())
@@ -203,6 +231,25 @@ func (n *Node) form(ctx context.Context) error {
 	n.replica = r
 	n.mu.Unlock()
 	r.start(ctx)
+	return nil
+}
+
+// checkJoin asks the addresses of --join that are no members of this node's
+// cluster: an operator who wants to join another cluster with the directory of
+// this one must not be left with a node that runs on alone.
+func (n *Node) checkJoin(ctx context.Context, record *topology.Record) error {
+	me := topology.Identity{Incarnation: n.dir.Incarnation(), Addr: n.opts.PeerAddr}
+	for _, addr := range n.opts.Join {
+		if _, ok := record.MemberByAddr(addr); ok {
+			continue
+		}
+		// Expect zero fits nobody, so a node that is still forming its cluster
+		// does not count this one in.
+		reply, err := rpc.Dialer{}.Meet(ctx, addr, topology.MeetRequest{Me: me, Settings: record.Settings, View: []topology.Identity{me}})
+		if err == nil && reply.Formed != nil && reply.Formed.ClusterID != record.ClusterID {
+			return fmt.Errorf("%s belongs to cluster %s, but the node at --join %s is in cluster %s: give an empty data directory to join that one, or leave --join out to run on in this one", n.dir.Path(), record.ClusterID, addr, reply.Formed.ClusterID)
+		}
+	}
 	return nil
 }
 
@@ -226,13 +273,28 @@ func (n *Node) Err() error {
 }
 
 // Close stops the node and returns when all that it started has ended and all
-// that it acknowledged is on disk.
+// that it acknowledged is on disk. Requests that have begun are carried through,
+// except for repairs and recomputed roots, which are cancelled.
 func (n *Node) Close() error {
+	n.closeOnce.Do(func() { n.closeErr = n.close() })
+	return n.closeErr
+}
+
+func (n *Node) close() error {
+	n.mu.Lock()
+	n.closing = true
+	r := n.replica
+	n.mu.Unlock()
+	if r != nil {
+		r.repairs.stop()
+		r.audits.stop()
+	}
+	n.requests.Wait() // they still need the peers
 	n.stop()
 	n.server.Close()
 	n.work.Wait()
 	n.mu.Lock()
-	r := n.replica
+	r = n.replica
 	n.mu.Unlock()
 	var err error
 	if r != nil {
@@ -240,6 +302,24 @@ func (n *Node) Close() error {
 	}
 	return errors.Join(err, n.dir.Close())
 }
+
+// enter begins a request of a client or operator; unless it fails, the caller
+// calls leave at the end. Without it the store would be closed under a reader.
+func (n *Node) enter() (*replica, error) {
+	r, err := n.running()
+	if err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closing {
+		return nil, &Error{CodeFailed, "this node is stopping: ask another one"}
+	}
+	n.requests.Add(1)
+	return r, nil
+}
+
+func (n *Node) leave() { n.requests.Done() }
 
 // running returns the replica, or why there is none yet.
 func (n *Node) running() (*replica, error) {

@@ -23,38 +23,54 @@ import (
 // lists; the rest is counted.
 const MaxListed = 10_000
 
-// repairs are the repairs that operators started here and that still run.
-type repairs struct {
+// operations are long requests that run here and can be cancelled.
+type operations struct {
 	mu      sync.Mutex
 	running map[uint64]context.CancelCauseFunc
+	stopped bool // what begins now is cancelled at once
 }
 
-var errCancelled = errors.New("cancelled by an operator")
+var (
+	errCancelled = errors.New("cancelled by an operator")
+	errStopping  = errors.New("this node is stopping")
+)
 
-func (rs *repairs) begin(ctx context.Context) (context.Context, func()) {
+func (o *operations) begin(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	id := rand.Uint64()
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	if rs.running == nil {
-		rs.running = make(map[uint64]context.CancelCauseFunc)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.stopped {
+		cancel(errStopping)
 	}
-	rs.running[id] = cancel
+	if o.running == nil {
+		o.running = make(map[uint64]context.CancelCauseFunc)
+	}
+	o.running[id] = cancel
 	return ctx, func() {
 		cancel(nil)
-		rs.mu.Lock()
-		defer rs.mu.Unlock()
-		delete(rs.running, id)
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		delete(o.running, id)
 	}
 }
 
-func (rs *repairs) cancelAll() int {
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	for _, cancel := range rs.running {
-		cancel(errCancelled)
+// cancelAll cancels what runs and tells how much that was.
+func (o *operations) cancelAll(cause error) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, cancel := range o.running {
+		cancel(cause)
 	}
-	return len(rs.running)
+	return len(o.running)
+}
+
+// stop cancels what runs and what is yet to begin.
+func (o *operations) stop() {
+	o.mu.Lock()
+	o.stopped = true
+	o.mu.Unlock()
+	o.cancelAll(errStopping)
 }
 
 // Repair runs one session for every pair of members, or for those with one
@@ -62,10 +78,11 @@ func (rs *repairs) cancelAll() int {
 // holds everything that any of its partners held, and the pairs of the others
 // spread that. What goes wrong with a pair stands in its report.
 func (n *Node) Repair(ctx context.Context, opts RepairOptions) ([]RepairReport, error) {
-	r, err := n.running()
+	r, err := n.enter()
 	if err != nil {
 		return nil, err
 	}
+	defer n.leave()
 	if err := r.mayServe(false); err != nil {
 		return nil, err
 	}
@@ -127,11 +144,12 @@ func (r *replica) askRepair(ctx context.Context, initiator, partner hlc.NodeID, 
 // CancelRepair stops the repairs that operators started on this node, and those
 // that run on other nodes for any operator.
 func (n *Node) CancelRepair(ctx context.Context) (int, error) {
-	r, err := n.running()
+	r, err := n.enter()
 	if err != nil {
 		return 0, err
 	}
-	cancelled := r.repairs.cancelAll()
+	defer n.leave()
+	cancelled := r.repairs.cancelAll(errCancelled)
 	ctx, cancel := context.WithTimeout(ctx, r.settings.RequestDeadline)
 	defer cancel()
 	for _, p := range r.usablePeers() {
@@ -147,8 +165,6 @@ func (n *Node) CancelRepair(ctx context.Context) (int, error) {
 // are younger than the settle window, it waits the window out and looks at the
 // same shards once more: what was on its way has arrived then.
 func (r *replica) repairPair(ctx context.Context, partner hlc.NodeID, opts RepairOptions) RepairReport {
-	ctx, end := r.repairs.begin(ctx)
-	defer end()
 	started := time.Now()
 	report := RepairReport{Initiator: r.self, Partner: partner, DryRun: opts.DryRun}
 	var shards []int
@@ -255,7 +271,7 @@ func (r *replica) drive(ctx context.Context, p *peer, session *antientropy.Initi
 		}
 		reply, err := r.exchange(ctx, p, &peerpb.Session{Id: id, Payload: msg, Open: open}, report)
 		if err != nil {
-			return fmt.Errorf("%v (%s): %w", p.id, p.addr, err)
+			return fmt.Errorf("%v (%s): %w", p.id, p.addr, cmp.Or(context.Cause(ctx), err))
 		}
 		entries, err := session.Receive(reply)
 		if err != nil {

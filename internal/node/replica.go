@@ -34,7 +34,8 @@ type replica struct {
 	peers       map[hlc.NodeID]*peer
 	sessions    *sessionTable
 	proofs      *proofs
-	repairs     repairs
+	repairs     operations
+	audits      operations // reading all rows to recompute the roots
 
 	mu      sync.Mutex
 	state   string
@@ -42,22 +43,6 @@ type replica struct {
 	absence *absence
 
 	work sync.WaitGroup
-}
-
-// peer is another member as this node sees it.
-type peer struct {
-	id   hlc.NodeID
-	addr string
-	link *rpc.Link
-
-	mu          sync.Mutex
-	barred      string // why this node does not deal with it; empty: it does
-	incarnation string
-	state       string
-	entries     int64
-	tombstones  int64
-	skew        time.Duration
-	missed      int64 // writes it did not get from this node
 }
 
 func newReplica(n *Node, record *topology.Record, self hlc.NodeID, store *storage.Store, engine storage.Engine, founder bool) (*replica, error) {
@@ -90,12 +75,37 @@ func newReplica(n *Node, record *topology.Record, self hlc.NodeID, store *storag
 	if err != nil {
 		return nil, err
 	}
-	if away := r.absence.awayFor(n.wall()); away > r.settings.GCGrace && len(r.peers) > 0 && r.state == StateLive {
-		r.state = StateChecking
-		r.reason = fmt.Sprintf("this node was away for %v, longer than gc_grace (%v): it waits for a majority of the members to tell whether they went on without it", away.Round(time.Second), r.settings.GCGrace)
-		r.log.Warn(r.reason)
+	r.checkAway()
+	r.alive()
+	return r, r.saveAbsence()
+}
+
+// checkAway keeps a node that was away for long, or cannot tell for how long,
+// from serving before it has heard the others.
+func (r *replica) checkAway() {
+	away := r.absence.awayFor(r.node.wall())
+	var why string
+	switch {
+	case len(r.peers) == 0 || r.state != StateLive:
+		return
+	case away > r.settings.GCGrace:
+		why = fmt.Sprintf("was away for %v, longer than gc_grace (%v)", away.Round(time.Second), r.settings.GCGrace)
+	case away < -r.settings.MaxClockSkew:
+		why = fmt.Sprintf("ran until a time that is still %v ahead, so its clock is wrong and it cannot tell for how long it was away", -away.Round(time.Second))
+	default:
+		return
 	}
-	return r, nil
+	r.state = StateChecking
+	r.reason = "this node " + why + ": it waits for a majority of the members to tell whether they went on without it"
+	r.log.Warn(r.reason)
+}
+
+// alive notes that this node is in service now. Running out of service is being
+// away: then the noted time stays. The caller holds r.mu, or is alone.
+func (r *replica) alive() {
+	if r.state == StateLive || r.state == StateJoining {
+		r.absence.alive(r.node.wall())
+	}
 }
 
 // openState reads whether this replica still has to be filled. One whose disk
@@ -120,20 +130,6 @@ func (r *replica) openState(founder bool) error {
 		r.reason = "this node started with an empty data directory and is being filled from the other members"
 	}
 	return nil
-}
-
-func (r *replica) newPeer(m topology.Member) *peer {
-	p := &peer{id: m.ID, addr: m.Addr, entries: -1}
-	p.link = rpc.NewLink(rpc.LinkOptions{
-		Addr:        m.Addr,
-		Hello:       func() *peerpb.Hello { return r.hello(m.ID) },
-		OnUp:        func(ack *peerpb.HelloAck) { r.peerUp(p, ack) },
-		OnDown:      func(err error) { r.log.Info("peer is down", "peer", p.id.String(), "error", err) },
-		OnRefused:   func(refusal *rpc.Refusal) { r.peerRefused(p, refusal) },
-		OnHeartbeat: func(h *peerpb.HeartbeatReply, rtt time.Duration) { r.heartbeatFrom(p, h, rtt) },
-		Logger:      r.log,
-	})
-	return p
 }
 
 func (r *replica) others() []hlc.NodeID {
@@ -167,6 +163,9 @@ func (r *replica) close() error {
 	r.work.Wait()
 	r.sessions.closeAll()
 	r.clock.close()
+	r.mu.Lock()
+	r.alive()
+	r.mu.Unlock()
 	return errors.Join(r.saveAbsence(), r.store.Close(), r.engine.Close())
 }
 
@@ -230,38 +229,39 @@ func (r *replica) acceptHello(h *peerpb.Hello) (*peerpb.HelloAck, error) {
 	if state, reason := r.stateAndReason(); state == StateStale {
 		return nil, refuse(rpc.CodeUndecided, "%v is out of service itself: %s", r.self, reason)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if text, refused := r.absence.refusal(from, h.GetIncarnation(), h.GetState()); refused {
+	if other := p.connectedTo(); other != "" && other != h.GetIncarnation() {
+		return nil, refuse(rpc.CodeUndecided, "%v is running with another data directory (%.8s): stop one of the two nodes that have the address %s", from, other, p.addr)
+	}
+	if text := r.admit(p, h.GetIncarnation(), h.GetState()); text != "" {
 		return nil, refuse(rpc.CodeStale, "%s", text)
 	}
-	r.absence.contact(from, h.GetIncarnation())
-	p.met(h.GetIncarnation(), h.GetState())
+	p.addInbound(1)
 	if !p.link.Up() {
 		p.link.Wake() // it is back: do not wait to dial it
 	}
-	return &peerpb.HelloAck{Node: uint32(r.self), Incarnation: r.incarnation, State: r.state, WallUs: r.node.wall().UnixMicro()}, nil
+	return &peerpb.HelloAck{Node: uint32(r.self), Incarnation: r.incarnation, State: r.currentState(), WallUs: r.node.wall().UnixMicro()}, nil
 }
 
-func (p *peer) met(incarnation, state string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.incarnation, p.state, p.barred = incarnation, state, ""
+// admit decides whether this node deals with a member, and returns why not. A
+// new disk of a member is on record before the member is dealt with: a node that
+// forgot it in a crash would take the filled member for a mix-up.
+func (r *replica) admit(p *peer, incarnation, state string) (refusal string) {
+	r.mu.Lock()
+	text, refused := r.absence.refusal(p.id, incarnation, state)
+	changed := !refused && r.absence.contact(p.id, incarnation)
+	r.mu.Unlock()
+	p.met(incarnation, state, text)
+	if changed {
+		if err := r.saveAbsence(); err != nil {
+			r.log.Error("could not record the disk of a member", "peer", p.id.String(), "error", err)
+		}
+	}
+	return text
 }
 
 // peerUp is called when a member has accepted this node.
 func (r *replica) peerUp(p *peer, ack *peerpb.HelloAck) {
-	r.mu.Lock()
-	text, refused := r.absence.refusal(p.id, ack.GetIncarnation(), ack.GetState())
-	if !refused {
-		r.absence.contact(p.id, ack.GetIncarnation())
-	}
-	r.mu.Unlock()
-	p.met(ack.GetIncarnation(), ack.GetState())
-	if refused {
-		p.mu.Lock()
-		p.barred = text
-		p.mu.Unlock()
+	if text := r.admit(p, ack.GetIncarnation(), ack.GetState()); text != "" {
 		r.log.Warn("this node does not deal with a peer", "peer", p.id.String(), "reason", text)
 		return
 	}
@@ -298,20 +298,6 @@ func (r *replica) goStale(by hlc.NodeID, text string) {
 	r.log.Error(r.reason)
 }
 
-// usable reports whether requests can be sent to a peer now.
-func (p *peer) usable() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.barred == "" && p.link.Up()
-}
-
-func (r *replica) heartbeatFrom(p *peer, h *peerpb.HeartbeatReply, rtt time.Duration) {
-	skew := time.UnixMicro(h.GetWallUs()).Sub(r.node.wall().Add(-rtt / 2))
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.state, p.entries, p.tombstones, p.skew = h.GetState(), h.GetEntries(), h.GetTombstones(), skew
-}
-
 // usablePeers returns the peers that requests can be sent to, in order.
 func (r *replica) usablePeers() []*peer {
 	var up []*peer
@@ -340,7 +326,8 @@ func (r *replica) keepAbsence(ctx context.Context) {
 		// A process that was frozen did not see the others, nor did it run.
 		elapsed = min(elapsed, 2*interval)
 		r.mu.Lock()
-		died := r.absence.tick(r.node.wall(), elapsed, func(id hlc.NodeID) bool { return r.peers[id].usable() })
+		r.alive()
+		died := r.absence.tick(elapsed, func(id hlc.NodeID) bool { return r.peers[id].inContact() })
 		r.mu.Unlock()
 		for _, id := range died {
 			r.log.Warn("a member has been away for longer than gc_grace: it must come back with an empty data directory", "member", id.String(), "gc_grace", r.settings.GCGrace)
@@ -352,15 +339,14 @@ func (r *replica) keepAbsence(ctx context.Context) {
 	}
 }
 
-func (r *replica) bar(id hlc.NodeID) {
-	p := r.peers[id]
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.barred = "away for longer than gc_grace"
-}
-
 // peerRefused takes this node out of service when a member refuses it as stale.
 func (r *replica) peerRefused(p *peer, refusal *rpc.Refusal) {
+	if p.refusedAgain(refusal.Text) {
+		return // it dials again all the time
+	}
+	if refusal.Code != rpc.CodeUndecided {
+		r.log.Warn("a peer refuses this node", "peer", p.id.String(), "code", refusal.Code, "reason", refusal.Text)
+	}
 	if refusal.Code == rpc.CodeStale {
 		r.goStale(p.id, refusal.Text)
 	}
@@ -369,12 +355,7 @@ func (r *replica) peerRefused(p *peer, refusal *rpc.Refusal) {
 func (r *replica) saveAbsence() error {
 	r.mu.Lock()
 	b := r.absence.encode()
-	stale := r.state == StateStale || r.state == StateChecking
 	r.mu.Unlock()
-	if stale {
-		// Running out of service is being away: the stored time stays.
-		return nil
-	}
 	return r.store.PutMeta(metaAbsence, b)
 }
 

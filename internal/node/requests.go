@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,11 +26,15 @@ type Op struct {
 // replica that failed meanwhile is behind until a repair. An error means that
 // the outcome is unknown, unless it says that nothing was written.
 func (n *Node) Write(ctx context.Context, ops []Op) error {
-	r, err := n.running()
+	r, err := n.enter()
 	if err != nil {
 		return err
 	}
+	defer n.leave()
 	if err := r.mayServe(false); err != nil {
+		return err
+	}
+	if err := r.fenced(); err != nil {
 		return err
 	}
 	// A write that was stamped is carried through even if the client has gone:
@@ -75,10 +80,13 @@ func (n *Node) Write(ctx context.Context, ops []Op) error {
 // travels alone.
 const maxApplyBytes = 1 << 20
 
-// replicate applies entries here and on all usable peers at the same time.
+// replicate applies entries here and on all usable peers at the same time. An
+// entry is shadowed if it lost anywhere.
 func (r *replica) replicate(ctx context.Context, entries []lww.Entry) ([]storage.Result, error) {
 	messages := applyMessages(entries)
 	var sends sync.WaitGroup
+	var mu sync.Mutex
+	lost := make(map[*peer]bool) // at which an entry was shadowed
 	for _, id := range r.others() {
 		p := r.peers[id]
 		if !p.usable() {
@@ -86,7 +94,13 @@ func (r *replica) replicate(ctx context.Context, entries []lww.Entry) ([]storage
 			continue
 		}
 		for _, m := range messages {
-			sends.Go(func() { r.sendApply(ctx, p, m) })
+			sends.Go(func() {
+				if r.sendApply(ctx, p, m) > 0 {
+					mu.Lock()
+					defer mu.Unlock()
+					lost[p] = true
+				}
+			})
 		}
 	}
 	results, err := r.store.Apply(entries)
@@ -94,7 +108,25 @@ func (r *replica) replicate(ctx context.Context, entries []lww.Entry) ([]storage
 	if err != nil {
 		return nil, &Error{CodeStorage, "whether the write holds is unknown: " + err.Error()}
 	}
+	for p := range lost {
+		r.findShadows(ctx, p, entries, results)
+	}
 	return results, nil
+}
+
+// findShadows asks a peer which versions the entries lost against. That is rare:
+// this node had missed a version from a clock ahead of its own.
+func (r *replica) findShadows(ctx context.Context, p *peer, entries []lww.Entry, results []storage.Result) {
+	for i, e := range entries {
+		theirs, _, found, err := r.lookup(ctx, p, e.Key)
+		if err != nil {
+			p.addMissed(len(entries) - i)
+			return
+		}
+		if found && lww.Compare(theirs, e) > 0 && theirs.Newest() > results[i].Version.Newest() {
+			results[i] = storage.Result{Outcome: storage.Shadowed, Version: theirs.Version}
+		}
+	}
 }
 
 func applyMessages(entries []lww.Entry) []*peerpb.Message {
@@ -115,7 +147,7 @@ func applyMessages(entries []lww.Entry) []*peerpb.Message {
 
 // sendApply sends one message to one peer. What the peer did not take is
 // counted, and left to repair.
-func (r *replica) sendApply(ctx context.Context, p *peer, m *peerpb.Message) {
+func (r *replica) sendApply(ctx context.Context, p *peer, m *peerpb.Message) (shadowed uint32) {
 	total := len(m.GetApply().Entries)
 	reply, err := p.link.Call(ctx, m)
 	if err == nil {
@@ -124,10 +156,11 @@ func (r *replica) sendApply(ctx context.Context, p *peer, m *peerpb.Message) {
 		if len(rejected) > 0 {
 			r.log.Warn("a peer rejected writes", "peer", p.id.String(), "count", len(rejected), "reason", rejected[0].Reason)
 		}
-		return
+		return reply.GetApplyReply().GetShadowed()
 	}
 	p.addMissed(total)
 	r.log.Debug("a peer missed writes", "peer", p.id.String(), "count", total, "error", err)
+	return 0
 }
 
 func (p *peer) addMissed(n int) {
@@ -147,13 +180,17 @@ func count(results []storage.Result) (applied, shadowed uint32) {
 	return applied, shadowed
 }
 
-// readable returns the replica if it may answer reads.
+// readable is enter for reads.
 func (n *Node) readable() (*replica, error) {
-	r, err := n.running()
-	if err == nil {
-		err = r.mayServe(true)
+	r, err := n.enter()
+	if err != nil {
+		return nil, err
 	}
-	return r, err
+	if err := r.mayServe(true); err != nil {
+		n.leave()
+		return nil, err
+	}
+	return r, nil
 }
 
 // Get returns the value that this node's replica holds of a key.
@@ -162,6 +199,7 @@ func (n *Node) Get(_ context.Context, key []byte) (value []byte, found bool, err
 	if err != nil {
 		return nil, false, err
 	}
+	defer n.leave()
 	e, found, err := r.store.Get(key)
 	if err != nil || !found || !e.Live(n.wall()) {
 		return nil, false, err
@@ -175,6 +213,7 @@ func (n *Node) Size(context.Context) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	defer n.leave()
 	st := r.store.Stats()
 	return int64(st.Entries - st.Tombstones), nil
 }
@@ -208,6 +247,8 @@ func (n *Node) Scan(ctx context.Context, cursor uint64, count int) (next uint64,
 	if err != nil {
 		return 0, nil, err
 	}
+	defer n.leave()
+	count = max(count, 1) // a page without progress would make the scan endless
 	shard, from := unpackCursor(cursor)
 	now, visited := n.wall(), 0
 	for ; shard < r.store.Shards(); shard, from = shard+1, 0 {
@@ -219,7 +260,7 @@ func (n *Node) Scan(ctx context.Context, cursor uint64, count int) (next uint64,
 				return false
 			}
 			if e.Live(now) {
-				keys = append(keys, e.Clone().Key)
+				keys = append(keys, bytes.Clone(e.Key))
 			}
 			last = t
 			visited++

@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -123,13 +125,16 @@ func (t *sessionTable) expire(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		now := time.Now()
-		t.endIf(func(_ sessionKey, s *partnerSession) bool {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return now.Sub(s.used) > sessionIdle || now.Sub(s.opened) > sessionAge
-		})
+		t.expireAt(time.Now())
 	}
+}
+
+func (t *sessionTable) expireAt(now time.Time) {
+	t.endIf(func(_ sessionKey, s *partnerSession) bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return now.Sub(s.used) > sessionIdle || now.Sub(s.opened) > sessionAge
+	})
 }
 
 // handleSession answers one message of a session. What goes wrong is answered
@@ -169,18 +174,28 @@ func (r *replica) step(s *partnerSession, from hlc.NodeID, msg []byte) (reply []
 	if len(entries) > 0 {
 		applied = r.applyRepaired(entries)
 	}
-	return s.responder.Reply(applied), s.responder.Done()
+	reply = s.responder.Reply(applied)
+	if s.responder.Complete() && s.responder.Shards() == r.store.Shards() {
+		r.proofs.record(from, s.opened.Add(-r.settings.Settle))
+	}
+	return reply, s.responder.Done()
 }
 
-// applyRepaired applies entries that a session brought.
+// applyRepaired applies entries that a session brought. One that is refused ends
+// the session, but not before the others are applied: a single entry from the
+// future must not keep two replicas apart.
 func (r *replica) applyRepaired(entries []lww.Entry) error {
+	var refused error
+	good := entries[:0:0]
 	for _, e := range entries {
 		if err := r.clock.observe(e.Newest()); err != nil {
-			return err
+			refused = fmt.Errorf("key %q: %w", e.Key, err)
+			continue
 		}
+		good = append(good, e)
 	}
-	_, err := r.store.Apply(entries)
-	return err
+	_, err := r.store.Apply(good)
+	return errors.Join(err, refused)
 }
 
 func sessionReply(payload []byte) *peerpb.Message {
