@@ -55,6 +55,10 @@ reported and not restarted, and dev goes on with the others; the command that st
 it again is printed, and is also the first line of its log. A node that you started
 so is yours: dev does not stop it.
 
+With --json, one object with every node's pid, addresses, directory and command is
+printed on stdout once all nodes are live, and the rest of what there is to tell on
+stderr.
+
 The data is in a temporary directory that is removed at the end, or with --data-dir
 in D/n1, D/n2 and so on, where the next dev finds it. Logs are beside it: n1.log.
 
@@ -69,6 +73,7 @@ ended; 2 usage.`,
 			return a.dev(cmd.Context(), opts, cmd.Flags())
 		},
 	}
+	a.jsonFlag(cmd)
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.IntVar(&opts.nodes, "nodes", 3, fmt.Sprintf("`number` of nodes, 1 to %d", maxDevNodes))
@@ -80,6 +85,32 @@ ended; 2 usage.`,
 	f.DurationVar(&s.HintWindow, "hint-window", s.HintWindow, "cluster: `time` after which no write may reach a replica any more")
 	f.DurationVar(&s.Settle, "settle", s.Settle, "cluster: `age` below which a difference is a write on its way")
 	return cmd
+}
+
+// devReport is what dev --json prints once all nodes are live.
+type devReport struct {
+	Nodes []devNode `json:"nodes"`
+}
+
+type devNode struct {
+	Node    string `json:"node"`
+	PID     int    `json:"pid"`
+	Clients string `json:"clients"`
+	Peer    string `json:"peer"`
+	Admin   string `json:"admin"`
+	DataDir string `json:"data_dir"`
+	Log     string `json:"log"`
+	Command string `json:"command"` // starts it again
+}
+
+func devReportOf(f *fleet.Fleet) (r devReport) {
+	for _, n := range f.Nodes {
+		r.Nodes = append(r.Nodes, devNode{
+			Node: n.Name, PID: n.PID(), Clients: n.ClientAddr(), Peer: n.PeerAddr(), Admin: n.AdminAddr(),
+			DataDir: n.DataDir, Log: n.LogFile, Command: n.Command(),
+		})
+	}
+	return r
 }
 
 func (a *app) dev(ctx context.Context, opts devOptions, flags *pflag.FlagSet) (err error) {
@@ -111,6 +142,14 @@ func (a *app) dev(ctx context.Context, opts devOptions, flags *pflag.FlagSet) (e
 	if err != nil {
 		return errors.Join(devPorts(err), dir.remove())
 	}
+	printReport := func() error { return nil }
+	if a.json {
+		told := a.printJSON
+		printReport = func() error { return told(devReportOf(f)) }
+		aside := *a // what else there is to tell goes beside the JSON
+		aside.out, aside.colour = a.err, false
+		a = &aside
+	}
 	began := a.now()
 	err = f.Start()
 	if err == nil {
@@ -119,7 +158,7 @@ func (a *app) dev(ctx context.Context, opts devOptions, flags *pflag.FlagSet) (e
 	}
 	if err == nil {
 		a.printFleet(f, opts, dir, a.now().Sub(began))
-		err = a.watch(ctx, f)
+		err = errors.Join(printReport(), a.watch(ctx, f))
 	}
 	asked := ctx.Err() != nil
 	if asked {

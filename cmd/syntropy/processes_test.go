@@ -229,6 +229,28 @@ func TestDevKeepsData(t *testing.T) {
 	}
 }
 
+// TestDevJSON: one object for programs on stdout, the story on stderr.
+func TestDevJSON(t *testing.T) {
+	base := freeBase(t, 2)
+	p := startProgram(t, false, "dev", "--json", "--nodes", "2", "--base-port", strconv.Itoa(base))
+	p.until(`"n2"`)
+	p.until("]")
+	p.signal(syscall.SIGTERM)
+	if status := p.end(); status != exitOK {
+		t.Errorf("status %d\n%s", status, p.other.String())
+	}
+	var r devReport
+	if err := json.Unmarshal([]byte(p.out.String()), &r); err != nil || len(r.Nodes) != 2 {
+		t.Fatalf("%v in %s", err, p.out.String())
+	}
+	for i, n := range r.Nodes {
+		if n.PID == 0 || n.Clients != net.JoinHostPort("127.0.0.1", strconv.Itoa(base+i+1)) || !strings.Contains(n.Command, n.DataDir) {
+			t.Errorf("%+v", n)
+		}
+	}
+	p.nothingLeft([]int{r.Nodes[0].PID, r.Nodes[1].PID})
+}
+
 func TestDevAllNodesEnd(t *testing.T) {
 	p := startProgram(t, false, "dev", "--nodes", "1", "--base-port", strconv.Itoa(freeBase(t, 1)))
 	p.until("Ctrl-C stops")
@@ -283,16 +305,16 @@ func TestDevUsage(t *testing.T) {
 		t.Fatal(err)
 	}
 	for line, want := range map[string]string{
-		"dev --nodes 0":            "--nodes 0: give 1 to 7",
-		"dev --nodes 8":            "--nodes 8: give 1 to 7",
-		"dev --base-port 65500":    "--base-port 65500",
-		"dev --shards 3":           "shards is 3: give a power of two",
-		"dev --gc-grace 1h":        "gc_grace 1h0m0s must exceed",
-		"dev now":                  `takes no argument "now"`,
-		"demo now":                 `takes no argument "now"`,
-		"demo --data-dir " + full:  "is not empty",
-		"demo --settle 1s":         "unknown flag: --settle",
-		"dev --data-dir x --json ": "unknown flag: --json",
+		"dev --nodes 0":           "--nodes 0: give 1 to 7",
+		"dev --nodes 8":           "--nodes 8: give 1 to 7",
+		"dev --base-port 65500":   "--base-port 65500",
+		"dev --shards 3":          "shards is 3: give a power of two",
+		"dev --gc-grace 1h":       "gc_grace 1h0m0s must exceed",
+		"dev now":                 `takes no argument "now"`,
+		"demo now":                `takes no argument "now"`,
+		"demo --data-dir " + full: "is not empty",
+		"demo --settle 1s":        "unknown flag: --settle",
+		"dev --listen :1":         "unknown flag: --listen",
 	} {
 		if got := sh.run(strings.Fields(line)...); got.status != exitUsage || got.out != "" || !strings.Contains(got.err, want) {
 			t.Errorf("%s: %+v", line, got)
