@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -152,6 +151,24 @@ func (f *serveFlags) checkPeerAddrs() error {
 	return nil
 }
 
+// check refuses flags that make no sense. Cluster settings are looked at when the
+// cluster is yet to be formed; an existing one has its own.
+func (f *serveFlags) check() error {
+	if err := f.checkPeerAddrs(); err != nil {
+		return err
+	}
+	if record, err := topology.RecordIn(f.dataDir); record != nil || err != nil {
+		return nil // what is wrong with it is found again when the node starts
+	}
+	if err := f.formAlone(); err != nil {
+		return err
+	}
+	if f.expect < 0 || f.expect > f.cluster.Replicas {
+		return fmt.Errorf("--bootstrap-expect %d with --replicas %d: every node holds every key in this version, so expect at most as many nodes as replicas", f.expect, f.cluster.Replicas)
+	}
+	return f.cluster.Validate()
+}
+
 // formAlone decides what a node without --join and --bootstrap-expect does: on
 // loopback it makes a cluster of one, elsewhere it was most likely misconfigured.
 func (f *serveFlags) formAlone() error {
@@ -163,10 +180,7 @@ func (f *serveFlags) formAlone() error {
 		f.expect = 1
 		return nil
 	}
-	if _, err := os.Stat(f.dataDir); err == nil {
-		return nil // it may hold a cluster record; if not, the node says that it waits
-	}
-	return usageError("give --join and --bootstrap-expect: on an address that others can reach, a node makes no cluster of one by itself")
+	return fmt.Errorf("give --join and --bootstrap-expect: on an address that others can reach, a node makes no cluster of one by itself")
 }
 
 func (a *app) serve(ctx context.Context, f serveFlags, isSet func(string) bool) (err error) {
@@ -177,13 +191,7 @@ func (a *app) serve(ctx context.Context, f serveFlags, isSet func(string) bool) 
 	if err != nil {
 		return err
 	}
-	if err := f.cluster.Validate(); err != nil {
-		return usageError("%w", err)
-	}
-	if f.expect < 0 || f.expect > f.cluster.Replicas {
-		return usageError("--bootstrap-expect %d with --replicas %d: every node holds every key in this version, so expect at most as many nodes as replicas", f.expect, f.cluster.Replicas)
-	}
-	if err := errors.Join(f.checkPeerAddrs(), f.formAlone()); err != nil {
+	if err := f.check(); err != nil {
 		return &statusError{exitUsage, err}
 	}
 	level := slog.LevelInfo

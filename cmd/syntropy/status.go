@@ -24,24 +24,27 @@ long must be rebuilt.
 
   STATE  live     serves reads and writes
          joining  takes writes and is being filled; serves no reads yet
-         stale    must be checked or rebuilt before it serves reads
+         stale    was away for longer than gc_grace; must come back empty
+         checking was away for long and waits to hear whether it may serve
          down     does not answer
+  MISSED writes that the node that answered could not bring to it since it started
+         itself; a repair brings them
   CLOCK  its clock minus the clock of the node that answered
 
 Example:
   $ syntropy status
   cluster 5c1e7a90   topology version 1   answered by n1
 
-  NODE  PEER            UP   STATE  SHARDS  ENTRIES  TOMBSTONES   CLOCK
-  n1    127.0.0.1:7101  yes  live      256   34,924          12  0.0 ms
-  n2    127.0.0.1:7102  yes  live      256   34,924          12  0.2 ms
-  n3    127.0.0.1:7103  no   down      256        ?           ?       ?  no heartbeat for 12 s
+  NODE  PEER            STATE  SHARDS  ENTRIES  TOMBSTONES  MISSED   CLOCK
+  n1    127.0.0.1:7101  live      256   34,924          12       0  0.0 ms
+  n2    127.0.0.1:7102  live      256   34,924          12       0  0.2 ms
+  n3    127.0.0.1:7103  down      256        ?           ?   1,700       ?  dial tcp ...
 
   PAIR     PROVEN TO AGREE UNTIL
   n1 - n2  2026-11-22 09:28:00 UTC  2 min 00 s ago
   n1 - n3  never
 
-  longest without proof 1 h 00 min   hints waiting 3   tombstones 12   replicas rebuilding 0
+  longest without proof 1 h 00 min   hints waiting 0   tombstones 12   replicas rebuilding 0
 
 Exit statuses: 0 a node answered, whatever it says of the others; 1 none did;
 2 usage.`,
@@ -65,18 +68,18 @@ Exit statuses: 0 a node answered, whatever it says of the others; 1 none did;
 func (a *app) printStatus(st node.Status) {
 	fmt.Fprintf(a.out, "cluster %s   topology version %d   answered by %v\n\n", st.Cluster, st.TopologyVersion, st.Node)
 
-	nodes := table{align: "llllrrrrl"}
-	nodes.head("NODE", "PEER", "UP", "STATE", "SHARDS", "ENTRIES", "TOMBSTONES", "CLOCK", "")
+	nodes := table{align: "lllrrrrrl"}
+	nodes.head("NODE", "PEER", "STATE", "SHARDS", "ENTRIES", "TOMBSTONES", "MISSED", "CLOCK", "")
 	for _, n := range st.Nodes {
-		up, clock := cell{text: "yes", style: plain}, fmt.Sprintf("%.1f ms", n.ClockSkewMS)
+		clock := fmt.Sprintf("%.1f ms", n.ClockSkewMS)
 		if !n.Up {
-			up, clock = cell{text: "no", style: red}, "?"
+			clock = "?"
 		}
 		tombstones := count(n.Tombstones)
 		if n.Entries < 0 {
 			tombstones = "?"
 		}
-		nodes.row(n.Node, n.Peer, up, stateCell(n.State), count(n.Shards), known(n.Entries), tombstones, clock, n.Reason)
+		nodes.row(n.Node, n.Peer, stateCell(n.State), count(n.Shards), known(n.Entries), tombstones, count(n.WritesMissed), clock, n.Reason)
 	}
 	nodes.print(a.out, a.colour)
 

@@ -15,8 +15,8 @@ import (
 const metaClock = "clock"
 
 // clock is an hlc.Clock that is shared between goroutines and keeps its ceiling
-// in the store. After a crash it runs ahead of the wall by at most one lease,
-// half the bound up to which other nodes believe it.
+// in the store. After a crash it runs ahead of the wall by at most the bound up to
+// which other nodes believe it, and usually by one lease, half of that.
 type clock struct {
 	wall  func() time.Time
 	store *storage.Store

@@ -252,7 +252,7 @@ func (p *peer) describe(ns *NodeStatus) {
 	ns.Up = p.usable()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	ns.Incarnation = p.incarnation
+	ns.Incarnation, ns.WritesMissed = p.incarnation, p.missed
 	if !ns.Up {
 		ns.State, ns.Entries = StateDown, -1
 		if ns.Reason = p.barred; ns.Reason == "" {

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -22,7 +21,6 @@ import (
 
 // States of a node, as status and inspect name them.
 const (
-	StateForming  = "forming"  // it is in no cluster yet
 	StateChecking = "checking" // it was away for long and waits to hear that it may serve
 	StateJoining  = "joining"  // it takes writes and serves no reads until it is filled
 	StateLive     = "live"
@@ -117,16 +115,8 @@ func Start(opts Options) (*Node, error) {
 	if opts.IsSet == nil {
 		opts.IsSet = func(string) bool { return false }
 	}
-	if err := opts.Settings.Validate(); err != nil {
+	if err := opts.check(); err != nil {
 		return nil, err
-	}
-	if opts.BootstrapExpect > opts.Settings.Replicas {
-		return nil, fmt.Errorf("--bootstrap-expect %d is more than --replicas %d: every node holds every key, so give the same number to both", opts.BootstrapExpect, opts.Settings.Replicas)
-	}
-	if opts.BootstrapExpect == 0 { // refused before anything is written, if it can be told
-		if files, err := os.ReadDir(opts.DataDir); errors.Is(err, fs.ErrNotExist) || err == nil && len(files) == 0 {
-			return nil, errNoCluster(opts.DataDir)
-		}
 	}
 	n := &Node{opts: opts, log: opts.Logger, failed: make(chan struct{})}
 	dir, err := topology.OpenDir(opts.DataDir, rand.Reader, n.wall())
@@ -153,8 +143,21 @@ func Start(opts Options) (*Node, error) {
 	return n, nil
 }
 
-func errNoCluster(dir string) error {
-	return fmt.Errorf("%s holds no cluster yet: give --bootstrap-expect, the number of nodes that the cluster has or will have, and --join", dir)
+// check refuses what can be refused before anything is written. The settings of
+// the cluster are only looked at when there is none yet: later those on record
+// count, and what was given must not contradict them.
+func (o *Options) check() error {
+	record, err := topology.RecordIn(o.DataDir)
+	if err != nil || record != nil {
+		return err
+	}
+	if o.BootstrapExpect == 0 && len(o.Join) == 0 {
+		return fmt.Errorf("%s holds no cluster yet: give --bootstrap-expect, the number of nodes that are to form one, and --join; or --join alone to come back into one that has this node's address", o.DataDir)
+	}
+	if o.BootstrapExpect > o.Settings.Replicas {
+		return fmt.Errorf("--bootstrap-expect %d is more than --replicas %d: every node holds every key, so give the same number to both", o.BootstrapExpect, o.Settings.Replicas)
+	}
+	return o.Settings.Validate()
 }
 
 // open checks the directory against the options before anything is started.
@@ -165,11 +168,12 @@ func (n *Node) open() error {
 		if err := n.dir.SettingsConflict(n.opts.Settings, n.opts.IsSet); err != nil {
 			return err
 		}
+		if expect := n.opts.BootstrapExpect; expect != 0 && expect != len(record.Members) {
+			return fmt.Errorf("--bootstrap-expect %d given, the cluster in %s consists of %v: leave the flag out, or give an empty directory to form another cluster", expect, n.dir.Path(), record.Members)
+		}
 		if _, ok := record.MemberByAddr(n.opts.PeerAddr); !ok {
 			return fmt.Errorf("the cluster in %s has the members %v, and none has the peer address %s: start this node with the --peer-listen it had", n.dir.Path(), record.Members, n.opts.PeerAddr)
 		}
-	} else if n.opts.BootstrapExpect == 0 {
-		return errNoCluster(n.dir.Path())
 	}
 	n.registrar, err = topology.NewRegistrar(topology.RegistrarOptions{
 		Me:       topology.Identity{Incarnation: n.dir.Incarnation(), Addr: n.opts.PeerAddr},

@@ -10,6 +10,7 @@ import (
 
 	"syntropy/internal/rpc"
 	"syntropy/internal/rpc/peerpb"
+	"syntropy/internal/topology"
 	"syntropy/lww"
 )
 
@@ -210,8 +211,8 @@ func TestStartRefused(t *testing.T) {
 		{"shards", func(o *Options) { o.Settings.Shards = 16 }, []string{"--shards 16 given", "created with 8"}},
 		{"settle", func(o *Options) { o.Settings.Settle = time.Second }, []string{"--settle 1s"}},
 		{"address", func(o *Options) { o.PeerAddr = "127.0.0.1:1" }, []string{"127.0.0.1:1", n1.addr, "--peer-listen it had"}},
-		{"expect", func(o *Options) { o.BootstrapExpect = 5 }, []string{"--bootstrap-expect 5", "--replicas 1"}},
-		{"grace", func(o *Options) { o.Settings.GCGrace = time.Second }, []string{"gc_grace", "hint_window"}},
+		{"expect", func(o *Options) { o.BootstrapExpect = 5 }, []string{"--bootstrap-expect 5", "consists of [n1"}},
+		{"grace", func(o *Options) { o.Settings.GCGrace = time.Second }, []string{"--gc-grace 1s given", "created with"}},
 	} {
 		opts := n1.options()
 		opts.IsSet = func(string) bool { return true }
@@ -223,6 +224,23 @@ func TestStartRefused(t *testing.T) {
 			continue
 		}
 		wantWords(t, err.Error(), tc.words...)
+	}
+	// Settings that were not given are those on record, whatever their defaults.
+	opts := n1.options()
+	opts.Settings = topology.DefaultSettings()
+	opts.Settings.GCGrace = n1.c.settings.GCGrace // given; not valid beside the default hint window
+	opts.IsSet = func(flag string) bool { return flag == "gc-grace" }
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts.PeerListener = l
+	n, err := Start(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Close(); err != nil {
+		t.Error(err)
 	}
 	n1.start()
 	n1.replicaOf()

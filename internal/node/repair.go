@@ -137,8 +137,20 @@ func (r *replica) askRepair(ctx context.Context, initiator, partner hlc.NodeID, 
 	}
 	if err != nil {
 		report.Error = fmt.Sprintf("%v did not run the session: %v", initiator, cmp.Or(context.Cause(ctx), err))
+		if ctx.Err() != nil {
+			r.cancelRepairOn(ctx, r.peers[initiator])
+		}
 	}
 	return report
+}
+
+// cancelRepairOn tells a peer to stop the repairs that it runs for operators.
+func (r *replica) cancelRepairOn(ctx context.Context, p *peer) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.settings.RequestDeadline)
+	defer cancel()
+	if _, err := p.link.Call(ctx, &peerpb.Message{Body: &peerpb.Message_Repair{Repair: &peerpb.Repair{}}}); err != nil {
+		r.log.Warn("could not cancel repairs on a peer", "peer", p.id.String(), "error", err)
+	}
 }
 
 // CancelRepair stops the repairs that operators started on this node, and those
@@ -150,13 +162,8 @@ func (n *Node) CancelRepair(ctx context.Context) (int, error) {
 	}
 	defer n.leave()
 	cancelled := r.repairs.cancelAll(errCancelled)
-	ctx, cancel := context.WithTimeout(ctx, r.settings.RequestDeadline)
-	defer cancel()
 	for _, p := range r.usablePeers() {
-		_, err = p.link.Call(ctx, &peerpb.Message{Body: &peerpb.Message_Repair{Repair: &peerpb.Repair{}}})
-		if err != nil {
-			r.log.Warn("could not cancel repairs on a peer", "peer", p.id.String(), "error", err)
-		}
+		r.cancelRepairOn(ctx, p)
 	}
 	return cancelled, nil
 }

@@ -39,6 +39,9 @@ type NodeStatus struct {
 	Tombstones  int64      `json:"tombstones"`
 	Incarnation string     `json:"incarnation,omitempty"` // identity of its disk
 	ClockSkewMS float64    `json:"clock_skew_ms"`         // its clock minus ours
+	// WritesMissed counts the writes, since the answering node started, that it
+	// could not bring to this one: what a repair will find, if nobody else did.
+	WritesMissed int64 `json:"writes_missed"`
 }
 
 // PairStatus says until when two replicas are proven to agree.

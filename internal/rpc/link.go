@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
 
 	"syntropy/internal/rpc/peerpb"
 )
@@ -195,7 +197,7 @@ func (l *Link) connection(ctx context.Context) (wasUp bool, err error) {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
-		return false, err
+		return false, plain(err)
 	}
 
 	conn := newLinkConn(stream, cancel)
@@ -215,6 +217,21 @@ func (l *Link) connection(ctx context.Context) (wasUp bool, err error) {
 	l.mu.Unlock()
 	l.opts.OnDown(conn.err)
 	return true, conn.err
+}
+
+// plain takes the wrapping of gRPC off an error, which people are to read: of
+// `rpc error: code = Unavailable desc = connection error: desc = "transport:
+// Error while dialing: dial tcp ..."` what begins with "dial tcp" says it all.
+func plain(err error) error {
+	s, ok := status.FromError(err)
+	if !ok {
+		return err
+	}
+	text := strings.TrimSuffix(strings.TrimPrefix(s.Message(), `connection error: desc = "`), `"`)
+	for _, prefix := range []string{"transport: ", "Error while dialing: "} {
+		text = strings.TrimPrefix(text, prefix)
+	}
+	return errors.New(text)
 }
 
 // handshake opens a stream and says Hello.

@@ -64,6 +64,24 @@ func OpenDir(path string, rand io.Reader, now time.Time) (*Dir, error) {
 	return d, nil
 }
 
+// RecordIn returns the cluster record in a data directory, or nil if there is
+// none, and touches nothing.
+func RecordIn(path string) (*Record, error) {
+	file := filepath.Join(path, recordFile)
+	b, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	r, err := ParseRecord(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return r, nil
+}
+
 // checkOurs refuses a directory that holds something but is not ours. What an
 // interrupted first OpenDir leaves is ours; lost+found is on every fresh disk.
 func checkOurs(path string) error {
@@ -136,17 +154,8 @@ func (d *Dir) load(rand io.Reader, now time.Time) error {
 		}
 	}
 
-	b, err = os.ReadFile(d.file(recordFile))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if d.record, err = ParseRecord(b); err != nil {
-		return fmt.Errorf("%s: %w", d.file(recordFile), err)
-	}
-	return nil
+	d.record, err = RecordIn(d.path)
+	return err
 }
 
 func (d *Dir) create(rand io.Reader, now time.Time) error {
