@@ -240,7 +240,7 @@ func TestDevJSON(t *testing.T) {
 		t.Errorf("status %d\n%s", status, p.other.String())
 	}
 	var r devReport
-	if err := json.Unmarshal([]byte(p.out.String()), &r); err != nil || len(r.Nodes) != 2 {
+	if err := json.Unmarshal(p.out.Bytes(), &r); err != nil || len(r.Nodes) != 2 {
 		t.Fatalf("%v in %s", err, p.out.String())
 	}
 	for i, n := range r.Nodes {
