@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -120,6 +121,12 @@ func (n *Node) Roots(ctx context.Context, recompute bool) (RootsReport, error) {
 		}
 		if errs[i] != nil {
 			report.Errors = append(report.Errors, fmt.Sprintf("%v: %v", m.ID, errs[i]))
+			report.Equal = false
+			for shard := range report.Shards {
+				s := &report.Shards[shard]
+				s.Shard = shard
+				s.Replicas = append(s.Replicas, ReplicaRoot{Node: m.ID, State: StateDown})
+			}
 			continue
 		}
 		for shard, root := range replies[i].Shards {
@@ -130,8 +137,8 @@ func (n *Node) Roots(ctx context.Context, recompute bool) (RootsReport, error) {
 				rr.Recomputed = hex.EncodeToString(root.Recomputed)
 				report.Equal = report.Equal && rr.Recomputed == rr.Root
 			}
-			if len(s.Replicas) > 0 {
-				report.Equal = report.Equal && s.Replicas[0].Root == rr.Root && s.Replicas[0].Entries == rr.Entries
+			if j := slices.IndexFunc(s.Replicas, func(o ReplicaRoot) bool { return o.Root != "" }); j >= 0 {
+				report.Equal = report.Equal && s.Replicas[j].Root == rr.Root && s.Replicas[j].Entries == rr.Entries
 			}
 			s.Replicas = append(s.Replicas, rr)
 		}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -208,7 +207,6 @@ func (n *Node) form(ctx context.Context) error {
 		return fmt.Errorf("the cluster record does not name %s", n.opts.PeerAddr)
 	}
 	path := filepath.Join(n.dir.Path(), "store")
-	_, missing := os.Stat(path)
 	engine, err := pebblestore.Open(path, pebblestore.Options{
 		CacheBytes: n.opts.CacheBytes,
 		Logger:     n.log,
@@ -225,8 +223,9 @@ func (n *Node) form(ctx context.Context) error {
 		return errors.Join(err, engine.Close())
 	}
 	founder := record.IsFounder(topology.Identity{Incarnation: n.dir.Incarnation(), Addr: n.opts.PeerAddr})
-	// A founder whose store is gone has lost what it acknowledged.
-	founder = founder && (known == nil || missing == nil)
+	// A founder that had the record before and has no state in its store has lost
+	// the store, and with it what it acknowledged.
+	founder = founder && known == nil
 	r, err := newReplica(n, record, self.ID, store, engine, founder)
 	if err != nil {
 		return errors.Join(err, engine.Close())
@@ -238,23 +237,28 @@ func (n *Node) form(ctx context.Context) error {
 	return nil
 }
 
-// checkJoin asks the addresses of --join that are no members of this node's
-// cluster: an operator who wants to join another cluster with the directory of
-// this one must not be left with a node that runs on alone.
+// checkJoin asks the addresses of --join which cluster they are in: a node with
+// the directory of another cluster, by mistake or because its operator wants it to
+// join that one, must not be left to run on alone.
 func (n *Node) checkJoin(ctx context.Context, record *topology.Record) error {
 	me := topology.Identity{Incarnation: n.dir.Incarnation(), Addr: n.opts.PeerAddr}
+	var foreign error
 	for _, addr := range n.opts.Join {
-		if _, ok := record.MemberByAddr(addr); ok {
+		if addr == n.opts.PeerAddr {
 			continue
 		}
 		// Expect zero fits nobody, so a node that is still forming its cluster
 		// does not count this one in.
 		reply, err := rpc.Dialer{}.Meet(ctx, addr, topology.MeetRequest{Me: me, Settings: record.Settings, View: []topology.Identity{me}})
-		if err == nil && reply.Formed != nil && reply.Formed.ClusterID != record.ClusterID {
-			return fmt.Errorf("%s belongs to cluster %s, but the node at --join %s is in cluster %s: give an empty data directory to join that one, or leave --join out to run on in this one", n.dir.Path(), record.ClusterID, addr, reply.Formed.ClusterID)
+		switch {
+		case err != nil || reply.Formed == nil:
+		case reply.Formed.ClusterID == record.ClusterID:
+			return nil // if another one is astray, it is not this node
+		default:
+			foreign = fmt.Errorf("%s belongs to cluster %s, but the node at --join %s is in cluster %s: give an empty data directory to join that one, or leave --join out to run on in this one", n.dir.Path(), record.ClusterID, addr, reply.Formed.ClusterID)
 		}
 	}
-	return nil
+	return foreign
 }
 
 func (n *Node) fail(err error) {

@@ -24,10 +24,11 @@ type peer struct {
 	entries     int64
 	tombstones  int64
 	skew        time.Duration
-	clockOff    bool   // its clock is beyond the bound from this node's
-	refusal     string // the last one by this peer
-	inbound     int    // links that it has to this node
-	missed      int64  // writes it did not get from this node
+	clockOff    bool        // its clock is beyond the bound from this node's
+	accepted    bool        // it has accepted this node, since this node last stood still
+	refusal     rpc.Refusal // the last one by this peer
+	inbound     int         // links that it has to this node
+	missed      int64       // writes it did not get from this node
 }
 
 func (r *replica) newPeer(m topology.Member) *peer {
@@ -120,10 +121,34 @@ func (r *replica) bar(id hlc.NodeID) {
 	p.barred = "away for longer than gc_grace"
 }
 
-func (p *peer) refusedAgain(text string) bool {
+func (p *peer) refusedAgain(refusal *rpc.Refusal) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	again := p.refusal == text
-	p.refusal = text
+	again := p.refusal == *refusal
+	p.refusal = *refusal
 	return again
+}
+
+func (p *peer) refusesAsStranger() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.link.Up() && (p.refusal.Code == rpc.CodeForeignCluster || p.refusal.Code == rpc.CodeSettings || p.refusal.Code == rpc.CodeUnknownNode)
+}
+
+func (p *peer) setAccepted() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.accepted, p.refusal = true, rpc.Refusal{}
+}
+
+func (p *peer) forgetAccepted() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.accepted = false
+}
+
+func (p *peer) hasAccepted() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.accepted && p.barred == "" && p.link.Up()
 }

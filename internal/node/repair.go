@@ -3,75 +3,16 @@ package node
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"syntropy/antientropy"
 	"syntropy/hlc"
 	"syntropy/internal/rpc/peerpb"
-	"syntropy/storage"
 )
-
-// MaxListed bounds the differences, and the steps of a descent, that a report
-// lists; the rest is counted.
-const MaxListed = 10_000
-
-// operations are long requests that run here and can be cancelled.
-type operations struct {
-	mu      sync.Mutex
-	running map[uint64]context.CancelCauseFunc
-	stopped bool // what begins now is cancelled at once
-}
-
-var (
-	errCancelled = errors.New("cancelled by an operator")
-	errStopping  = errors.New("this node is stopping")
-)
-
-func (o *operations) begin(ctx context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	id := rand.Uint64()
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.stopped {
-		cancel(errStopping)
-	}
-	if o.running == nil {
-		o.running = make(map[uint64]context.CancelCauseFunc)
-	}
-	o.running[id] = cancel
-	return ctx, func() {
-		cancel(nil)
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		delete(o.running, id)
-	}
-}
-
-// cancelAll cancels what runs and tells how much that was.
-func (o *operations) cancelAll(cause error) int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, cancel := range o.running {
-		cancel(cause)
-	}
-	return len(o.running)
-}
-
-// stop cancels what runs and what is yet to begin.
-func (o *operations) stop() {
-	o.mu.Lock()
-	o.stopped = true
-	o.mu.Unlock()
-	o.cancelAll(errStopping)
-}
 
 // Repair runs one session for every pair of members, or for those with one
 // member, one after the other. This node's own pairs come first: after them it
@@ -178,12 +119,15 @@ func (r *replica) repairPair(ctx context.Context, partner hlc.NodeID, opts Repai
 	if opts.Shard != nil {
 		shards = []int{*opts.Shard}
 	}
-	first := r.runSession(ctx, partner, shards, opts, r.settings.Settle, &report)
+	began := r.clock.now()
+	first := r.runSession(ctx, partner, shards, opts, began.Add(-r.settings.Settle), &report)
 	if first.waiting() && !opts.DryRun && !opts.NoWait {
 		select {
 		case <-time.After(r.settings.Settle):
+			// What is younger than the first look is none of its business: under
+			// load there is always something in flight.
+			r.runSession(ctx, partner, first.shardsInFlight(), opts, began, &report)
 			report.KeysInFlight = 0
-			r.runSession(ctx, partner, first.shardsInFlight(), opts, r.settings.Settle, &report)
 		case <-ctx.Done():
 			report.Error = context.Cause(ctx).Error()
 		}
@@ -209,8 +153,9 @@ func (s sessionRun) shardsInFlight() []int {
 	return shards
 }
 
-// runSession runs one session as its initiator and adds to the report.
-func (r *replica) runSession(ctx context.Context, partner hlc.NodeID, shards []int, opts RepairOptions, settle time.Duration, report *RepairReport) sessionRun {
+// runSession runs one session as its initiator and adds to the report. It repairs
+// what was written up to settled.
+func (r *replica) runSession(ctx context.Context, partner hlc.NodeID, shards []int, opts RepairOptions, settled hlc.Stamp, report *RepairReport) sessionRun {
 	run := sessionRun{inFlight: make(map[int]bool)}
 	p, err := r.member(partner)
 	if err != nil {
@@ -220,8 +165,8 @@ func (r *replica) runSession(ctx context.Context, partner hlc.NodeID, shards []i
 	}
 	view := r.store.Snapshot()
 	defer view.Close()
-	began := r.clock.now()
-	cfg := antientropy.Config{Now: began, Settle: settle, Shards: shards, DryRun: opts.DryRun}
+	now := max(r.clock.now(), settled)
+	cfg := antientropy.Config{Now: now, Settle: now.Sub(settled), Shards: shards, DryRun: opts.DryRun}
 	cfg.Found = func(d antientropy.Difference) {
 		if d.Action == antientropy.Wait {
 			run.inFlight[d.Shard] = true
@@ -251,7 +196,7 @@ func (r *replica) runSession(ctx context.Context, partner hlc.NodeID, shards []i
 		return run
 	}
 	if rep.Complete && shards == nil {
-		r.proofs.record(partner, began.Add(-settle).Time())
+		r.proofs.record(partner, settled.Time())
 	}
 	return run
 }
@@ -324,149 +269,4 @@ func (p *peer) whyNot() string {
 		return err.Error()
 	}
 	return "no contact yet"
-}
-
-// fill brings a node that started empty level with every other member, and then
-// lets it serve. Each of them may hold something that no other does.
-func (r *replica) fill(ctx context.Context) {
-	retry := time.NewTicker(time.Second)
-	defer retry.Stop()
-	missing := r.others()
-	for {
-		missing = slices.DeleteFunc(missing, func(id hlc.NodeID) bool {
-			var report RepairReport
-			run := r.runSession(ctx, id, nil, RepairOptions{}, 0, &report)
-			if run.err == nil {
-				r.log.Info("filled from a member", "member", id.String(), "entries", report.KeysPulled, "bytes", report.BytesReceived)
-			}
-			return run.err == nil
-		})
-		if len(missing) == 0 {
-			break
-		}
-		r.setReason("this node started with an empty data directory and still needs a session with " + join(missing))
-		select {
-		case <-ctx.Done():
-			return
-		case <-retry.C:
-		}
-	}
-	if err := r.store.PutMeta(metaState, []byte(StateLive)); err != nil {
-		r.log.Error("could not record that this node is filled", "error", err)
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.state == StateJoining {
-		r.state, r.reason = StateLive, ""
-		r.log.Info("this node is filled and serves reads")
-	}
-}
-
-func (r *replica) setReason(reason string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.state == StateJoining {
-		r.reason = reason
-	}
-}
-
-func join(ids []hlc.NodeID) string {
-	names := make([]string, len(ids))
-	for i, id := range ids {
-		names[i] = id.String()
-	}
-	return strings.Join(names, ", ")
-}
-
-// ---- proofs
-
-// proofs remember, for each other member, until when it is proven to hold all
-// that this node held. A lost proof costs one session.
-type proofs struct {
-	store *storage.Store
-
-	mu    sync.Mutex
-	until map[hlc.NodeID]time.Time
-}
-
-const metaProofs = "proofs"
-
-func openProofs(store *storage.Store) (*proofs, error) {
-	p := &proofs{store: store, until: make(map[hlc.NodeID]time.Time)}
-	raw, _, err := store.Meta(metaProofs)
-	if err != nil {
-		return nil, err
-	}
-	for ; len(raw) >= 10; raw = raw[10:] {
-		id := hlc.NodeID(binary.BigEndian.Uint16(raw))
-		p.until[id] = time.UnixMicro(int64(binary.BigEndian.Uint64(raw[2:]))).UTC()
-	}
-	return p, nil
-}
-
-func (p *proofs) record(partner hlc.NodeID, until time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.until[partner] = until
-	var raw []byte
-	for id, t := range p.until {
-		raw = binary.BigEndian.AppendUint16(raw, uint16(id))
-		raw = binary.BigEndian.AppendUint64(raw, uint64(t.UnixMicro()))
-	}
-	// A proof that is not stored is lost at the next start, no more.
-	_ = p.store.PutMeta(metaProofs, raw)
-}
-
-func (p *proofs) get(partner hlc.NodeID) (until time.Time, ok bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	until, ok = p.until[partner]
-	return until, ok
-}
-
-// ---- reports
-
-func (rep *RepairReport) addDifference(d antientropy.Difference) {
-	if len(rep.Differences) >= MaxListed {
-		rep.Truncated++
-		return
-	}
-	out := Difference{
-		Shard: d.Shard, Token: d.Token.String(), Initiator: sideVersion(d.Initiator), Partner: sideVersion(d.Partner),
-		Action: d.Action.String(), Reason: d.Reason,
-	}
-	out.Key, out.KeyBase64 = JSONKey(d.Key)
-	rep.Differences = append(rep.Differences, out)
-}
-
-func sideVersion(s *antientropy.Side) *SideVersion {
-	if s == nil {
-		return nil
-	}
-	v := &SideVersion{
-		Timestamp: uint64(s.Stamp), Time: s.Stamp.String(), Writer: s.Node.String(),
-		Tombstone: s.Tombstone, ValueBytes: s.ValueBytes,
-	}
-	if at, ok := s.ExpiresAt(); ok {
-		v.Expires = &at
-	}
-	return v
-}
-
-func (rep *RepairReport) addStep(c antientropy.Comparison) {
-	if len(rep.Descent) >= MaxListed {
-		rep.Truncated++
-		return
-	}
-	outcome := "differ"
-	if c.Then == antientropy.Skip {
-		outcome = "match"
-	}
-	rep.Descent = append(rep.Descent, DescentStep{
-		Shard: c.Shard, Level: int(c.Node.Level), Node: c.Node.String(),
-		Initiator: c.Initiator.Sum.String(), InitiatorEntries: c.Initiator.Count,
-		Partner: c.Partner.Sum.String(), PartnerEntries: c.Partner.Count,
-		Outcome: outcome, Then: c.Then.String(),
-	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,7 +17,8 @@ import (
 	"syntropy/storage"
 )
 
-// metaState keeps joining over a restart.
+// metaState keeps over a restart what the state of this disk is: joining, live or
+// stale, and behind a newline the reason.
 const metaState = "state"
 
 // replica is a node's part in its cluster: the store, the clock, the links to
@@ -41,6 +43,9 @@ type replica struct {
 	state   string
 	reason  string // why it is not live
 	absence *absence
+	ticked  time.Time // by the wall: this process was running then
+
+	saving sync.Mutex // held while the absence ledger is stored, so that none is stored late
 
 	work sync.WaitGroup
 }
@@ -76,6 +81,7 @@ func newReplica(n *Node, record *topology.Record, self hlc.NodeID, store *storag
 		return nil, err
 	}
 	r.checkAway()
+	r.ticked = n.wall().Round(0)
 	r.alive()
 	return r, r.saveAbsence()
 }
@@ -116,20 +122,24 @@ func (r *replica) openState(founder bool) error {
 	if err != nil {
 		return err
 	}
-	r.state = string(raw)
+	r.state, r.reason, _ = strings.Cut(string(raw), "\n")
 	if !found {
 		r.state = StateLive
 		if !founder {
 			r.state = StateJoining
+			r.reason = "this node started with an empty data directory and is being filled from the other members"
 		}
-		if err := r.store.PutMeta(metaState, []byte(r.state)); err != nil {
-			return err
-		}
+		return r.saveState()
 	}
-	if r.state == StateJoining {
-		r.reason = "this node started with an empty data directory and is being filled from the other members"
+	if r.state == StateStale {
+		r.log.Error(r.reason)
 	}
 	return nil
+}
+
+// saveState stores the state of this disk. The caller holds r.mu, or is alone.
+func (r *replica) saveState() error {
+	return r.store.PutMeta(metaState, []byte(r.state+"\n"+r.reason))
 }
 
 func (r *replica) others() []hlc.NodeID {
@@ -145,12 +155,15 @@ func (r *replica) others() []hlc.NodeID {
 // start begins the replica's background work, which ends with ctx.
 func (r *replica) start(ctx context.Context) {
 	r.log.Info("this node is in the cluster", "cluster", r.record.ClusterID, "members", len(r.record.Members), "state", r.currentState())
+	r.work.Go(func() { r.watchStore(ctx) })
+	if r.currentState() == StateStale {
+		return // it has no business with anybody
+	}
 	for _, p := range r.peers {
 		r.work.Go(func() { p.link.Run(ctx) })
 	}
 	r.work.Go(func() { r.keepAbsence(ctx) })
 	r.work.Go(func() { r.sessions.expire(ctx) })
-	r.work.Go(func() { r.watchStore(ctx) })
 	if r.node.opts.SyncInterval > 0 {
 		r.work.Go(func() { r.keepSynced(ctx, r.node.opts.SyncInterval) })
 	}
@@ -186,6 +199,8 @@ func (r *replica) stateAndReason() (string, string) {
 func (r *replica) mayServe(read bool) error {
 	state, reason := r.stateAndReason()
 	switch {
+	case state == StateLive && r.stoodStill() > r.settings.GCGrace:
+		return &Error{CodeChecking, "this node stood still for longer than gc_grace: it first hears from the other members whether it may serve"}
 	case state == StateLive, state == StateJoining && !read:
 		return nil
 	case state == StateJoining:
@@ -194,6 +209,17 @@ func (r *replica) mayServe(read bool) error {
 		return &Error{CodeChecking, reason}
 	}
 	return &Error{CodeStale, reason}
+}
+
+// stoodStill is for how long this process has not been seen to run. A request may
+// come before the first tick after it was frozen.
+func (r *replica) stoodStill() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.peers) == 0 {
+		return 0
+	}
+	return r.node.wall().Round(0).Sub(r.ticked)
 }
 
 // ---- contact with the other members
@@ -228,6 +254,9 @@ func (r *replica) acceptHello(h *peerpb.Hello) (*peerpb.HelloAck, error) {
 	}
 	if state, reason := r.stateAndReason(); state == StateStale {
 		return nil, refuse(rpc.CodeUndecided, "%v is out of service itself: %s", r.self, reason)
+	}
+	if h.GetState() == StateStale {
+		return nil, refuse(rpc.CodeUndecided, "%v is out of service, as it says itself", from)
 	}
 	if other := p.connectedTo(); other != "" && other != h.GetIncarnation() {
 		return nil, refuse(rpc.CodeUndecided, "%v is running with another data directory (%.8s): stop one of the two nodes that have the address %s", from, other, p.addr)
@@ -266,6 +295,7 @@ func (r *replica) peerUp(p *peer, ack *peerpb.HelloAck) {
 		return
 	}
 	r.log.Info("peer is up", "peer", p.id.String())
+	p.setAccepted()
 	r.cleared()
 }
 
@@ -274,7 +304,7 @@ func (r *replica) peerUp(p *peer, ack *peerpb.HelloAck) {
 func (r *replica) cleared() {
 	accepted := 1
 	for _, p := range r.peers {
-		if p.usable() {
+		if p.hasAccepted() {
 			accepted++
 		}
 	}
@@ -296,6 +326,31 @@ func (r *replica) goStale(by hlc.NodeID, text string) {
 	r.state = StateStale
 	r.reason = fmt.Sprintf("%v refused this node: %s. This node neither serves nor syncs. To bring it back, stop it, move its data directory away, and start it with an empty one: it is then filled from the other members", by, text)
 	r.log.Error(r.reason)
+	// The verdict is on this disk, and must not be forgotten when the member that
+	// gave it is away at the next start.
+	if err := r.saveState(); err != nil {
+		r.log.Error("could not store that this node is out of service", "error", err)
+	}
+}
+
+// afterGap takes the node out of service when it was frozen for longer than
+// gc_grace, before it serves what the others may have deleted meanwhile. Every
+// link is made anew, so that each member says again whether it accepts this node.
+func (r *replica) afterGap(gap time.Duration) {
+	r.mu.Lock()
+	r.ticked = r.node.wall().Round(0)
+	if r.state != StateLive || len(r.peers) == 0 {
+		r.mu.Unlock()
+		return
+	}
+	r.state = StateChecking
+	r.reason = fmt.Sprintf("this node stood still for %v, longer than gc_grace (%v): it waits for a majority of the members to tell whether they went on without it", gap.Round(time.Second), r.settings.GCGrace)
+	r.log.Warn(r.reason)
+	r.mu.Unlock()
+	for _, p := range r.peers {
+		p.forgetAccepted()
+		p.link.Break(errors.New("this node stood still"))
+	}
 }
 
 // usablePeers returns the peers that requests can be sent to, in order.
@@ -314,7 +369,7 @@ func (r *replica) keepAbsence(ctx context.Context) {
 	interval := min(max(r.settings.GCGrace/20, 200*time.Millisecond), 10*time.Second)
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	last := time.Now() // monotonic: time that really passed here
+	last, lastWall := time.Now(), r.node.wall().Round(0) // time that passed here, and outside
 	for {
 		select {
 		case <-ctx.Done():
@@ -322,7 +377,14 @@ func (r *replica) keepAbsence(ctx context.Context) {
 		case <-tick.C:
 		}
 		elapsed := time.Since(last)
-		last = time.Now()
+		gap := max(elapsed, r.node.wall().Round(0).Sub(lastWall))
+		last, lastWall = time.Now(), r.node.wall().Round(0)
+		if gap > r.settings.GCGrace {
+			r.afterGap(gap)
+		}
+		r.mu.Lock()
+		r.ticked = lastWall
+		r.mu.Unlock()
 		// A process that was frozen did not see the others, nor did it run.
 		elapsed = min(elapsed, 2*interval)
 		r.mu.Lock()
@@ -341,18 +403,38 @@ func (r *replica) keepAbsence(ctx context.Context) {
 
 // peerRefused takes this node out of service when a member refuses it as stale.
 func (r *replica) peerRefused(p *peer, refusal *rpc.Refusal) {
-	if p.refusedAgain(refusal.Text) {
+	if p.refusedAgain(refusal) {
 		return // it dials again all the time
 	}
 	if refusal.Code != rpc.CodeUndecided {
 		r.log.Warn("a peer refuses this node", "peer", p.id.String(), "code", refusal.Code, "reason", refusal.Text)
 	}
-	if refusal.Code == rpc.CodeStale {
+	switch refusal.Code {
+	case rpc.CodeStale:
 		r.goStale(p.id, refusal.Text)
+	case rpc.CodeForeignCluster, rpc.CodeSettings, rpc.CodeUnknownNode:
+		r.countForeign(refusal)
+	}
+}
+
+// countForeign stops this node when most of the members refuse it as a stranger:
+// then the stranger is this node, with the directory of another cluster. One that
+// refuses it alone is astray itself.
+func (r *replica) countForeign(refusal *rpc.Refusal) {
+	strangers := 0
+	for _, p := range r.peers {
+		if p.refusesAsStranger() {
+			strangers++
+		}
+	}
+	if 2*strangers > len(r.record.Members) {
+		r.node.fail(fmt.Errorf("most members refuse this node: %s: %s must hold the data of this node in this cluster", refusal.Text, r.node.dir.Path()))
 	}
 }
 
 func (r *replica) saveAbsence() error {
+	r.saving.Lock()
+	defer r.saving.Unlock()
 	r.mu.Lock()
 	b := r.absence.encode()
 	r.mu.Unlock()

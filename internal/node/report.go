@@ -79,7 +79,7 @@ type ReplicaVersion struct {
 
 // RootsReport answers `syntropy roots`.
 type RootsReport struct {
-	Equal      bool         `json:"equal"` // every shard has one root on all replicas that answered
+	Equal      bool         `json:"equal"` // every replica answered, and every shard has one root on all of them
 	Recomputed bool         `json:"recomputed"`
 	Shards     []ShardRoots `json:"shards"`
 	Errors     []string     `json:"errors,omitempty"` // nodes that did not answer
@@ -95,7 +95,7 @@ type ShardRoots struct {
 type ReplicaRoot struct {
 	Node     hlc.NodeID `json:"node"`
 	State    string     `json:"state"`
-	Root     string     `json:"root"` // hex, 128 bits
+	Root     string     `json:"root"` // hex, 128 bits; empty when the node is down
 	Entries  uint64     `json:"entries"`
 	PurgeCut uint64     `json:"purge_cut"` // 0: nothing was ever purged
 	// Recomputed is the root summed from the rows on disk, with --recompute; it

@@ -37,6 +37,7 @@ func (n *Node) Write(ctx context.Context, ops []Op) error {
 	if err := r.fenced(); err != nil {
 		return err
 	}
+	ops = lastOfEachKey(ops)
 	// A write that was stamped is carried through even if the client has gone:
 	// half of it is on its way already.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.settings.RequestDeadline)
@@ -74,6 +75,27 @@ func (n *Node) Write(ctx context.Context, ops []Op) error {
 		}
 	}
 	return nil
+}
+
+// lastOfEachKey leaves of the writes to one key the last one, which is all that
+// anybody could see in the end. Kept together they would race: the messages that
+// carry them may arrive in any order, and whichever lost would be stamped again
+// and win.
+func lastOfEachKey(ops []Op) []Op {
+	last := make(map[string]int, len(ops))
+	for i, op := range ops {
+		last[string(op.Key)] = i
+	}
+	if len(last) == len(ops) {
+		return ops
+	}
+	kept := make([]Op, 0, len(last))
+	for i, op := range ops {
+		if last[string(op.Key)] == i {
+			kept = append(kept, op)
+		}
+	}
+	return kept
 }
 
 // maxApplyBytes bounds the entries of one message between nodes; a larger entry

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"syntropy/antientropy"
@@ -45,7 +46,7 @@ type partnerSession struct {
 	view      *storage.Snapshot
 	responder *antientropy.Responder
 	opened    time.Time
-	used      time.Time
+	used      atomic.Int64 // when the last message came, since opened
 	closed    bool
 }
 
@@ -66,7 +67,7 @@ func (t *sessionTable) get(key sessionKey, open bool) (s *partnerSession, busy b
 		return nil, true
 	}
 	view := t.store.Snapshot()
-	s = &partnerSession{view: view, responder: antientropy.NewResponder(view), opened: time.Now(), used: time.Now()}
+	s = &partnerSession{view: view, responder: antientropy.NewResponder(view), opened: time.Now()}
 	t.sessions[key] = s
 	return s, false
 }
@@ -131,9 +132,8 @@ func (t *sessionTable) expire(ctx context.Context) {
 
 func (t *sessionTable) expireAt(now time.Time) {
 	t.endIf(func(_ sessionKey, s *partnerSession) bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return now.Sub(s.used) > sessionIdle || now.Sub(s.opened) > sessionAge
+		age := now.Sub(s.opened)
+		return age-time.Duration(s.used.Load()) > sessionIdle || age > sessionAge
 	})
 }
 
@@ -165,7 +165,7 @@ func (r *replica) step(s *partnerSession, from hlc.NodeID, msg []byte) (reply []
 	if s.closed {
 		return antientropy.Refuse("unknown", "the session has just ended"), true
 	}
-	s.used = time.Now()
+	s.used.Store(int64(time.Since(s.opened)))
 	entries, err := s.responder.Receive(msg)
 	if err != nil {
 		r.log.Warn("a session failed", "initiator", from.String(), "error", err)
@@ -176,7 +176,8 @@ func (r *replica) step(s *partnerSession, from hlc.NodeID, msg []byte) (reply []
 	}
 	reply = s.responder.Reply(applied)
 	if s.responder.Complete() && s.responder.Shards() == r.store.Shards() {
-		r.proofs.record(from, s.opened.Add(-r.settings.Settle))
+		began := r.clock.now().Add(-time.Since(s.opened))
+		r.proofs.record(from, began.Add(-r.settings.Settle).Time())
 	}
 	return reply, s.responder.Done()
 }

@@ -108,6 +108,16 @@ func (l *Link) Wake() {
 	}
 }
 
+// Break ends the present connection, if there is one; Run dials again.
+func (l *Link) Break(reason error) {
+	l.mu.Lock()
+	conn := l.conn
+	l.mu.Unlock()
+	if conn != nil {
+		conn.end(reason)
+	}
+}
+
 // LastError says why the last attempt failed or the last connection ended: a
 // *Refusal when the peer does not accept this node. It is nil while the link is
 // up and before the first attempt.
