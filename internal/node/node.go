@@ -308,6 +308,9 @@ func (n *Node) close() error {
 	if r != nil {
 		err = r.close()
 	}
+	if n.Err() != nil {
+		return errors.Join(err, n.dir.Discard())
+	}
 	return errors.Join(err, n.dir.Close())
 }
 

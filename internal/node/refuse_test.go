@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -284,7 +283,7 @@ func TestNewcomerRefused(t *testing.T) {
 	if err := n.Close(); err != nil {
 		t.Error(err)
 	}
-	if _, err := os.Stat(filepath.Join(opts.DataDir, "cluster.json")); err == nil {
-		t.Error("it has the record of a cluster that refused it")
+	if left, err := os.ReadDir(opts.DataDir); err != nil || len(left) > 0 {
+		t.Errorf("a node that was refused has left %v, %v", left, err)
 	}
 }

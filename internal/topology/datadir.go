@@ -34,6 +34,8 @@ type Dir struct {
 	lock   *os.File
 	node   nodeJSON
 	record *Record
+
+	madePath, madeNode bool // by this OpenDir
 }
 
 type nodeJSON struct {
@@ -47,6 +49,7 @@ type nodeJSON struct {
 // is not a data directory is refused untouched, since it is most likely a
 // mistyped path.
 func OpenDir(path string, rand io.Reader, now time.Time) (*Dir, error) {
+	_, absent := os.Stat(path)
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("creating the data directory: %w", err)
 	}
@@ -57,7 +60,7 @@ func OpenDir(path string, rand io.Reader, now time.Time) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dir{path: path, lock: lock}
+	d := &Dir{path: path, lock: lock, madePath: absent != nil}
 	if err := d.load(rand, now); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -164,6 +167,7 @@ func (d *Dir) create(rand io.Reader, now time.Time) error {
 		return err
 	}
 	d.node = nodeJSON{nodeFormat, hex.EncodeToString(incarnation[:]), now.UTC().Truncate(time.Millisecond)}
+	d.madeNode = true
 	return d.write(nodeFile, d.node)
 }
 
@@ -227,6 +231,20 @@ func (d *Dir) SettingsConflict(given Settings, isSet func(flag string) bool) err
 
 // Close releases the lock. The directory must not be used afterwards.
 func (d *Dir) Close() error { return d.lock.Close() }
+
+// Discard closes the directory of a node that was refused by the cluster, and
+// leaves no trace of an identity that it was given for nothing. A directory that
+// was there before, or that has come to hold anything, is only closed.
+func (d *Dir) Discard() error {
+	if !d.madeNode || d.record != nil {
+		return d.Close()
+	}
+	errs := []error{os.Remove(d.file(nodeFile)), os.Remove(d.file(lockFile)), d.Close()}
+	if d.madePath {
+		_ = os.Remove(d.path) // succeeds only if it is empty
+	}
+	return errors.Join(errs...)
+}
 
 func (d *Dir) file(name string) string { return filepath.Join(d.path, name) }
 
