@@ -10,11 +10,14 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"syntropy/internal/admin"
 	"syntropy/internal/node"
@@ -152,6 +155,22 @@ func TestUsageErrors(t *testing.T) {
 		{"help frobnicate", `there is no command "frobnicate"`, "syntropy help"},
 		{"status now", `takes no argument "now"`, "syntropy status"},
 		{"status --verbose", "unknown flag: --verbose", "syntropy status"},
+		{"status --admin foo", `--admin "foo" is not an address: give host:port, such as 127.0.0.1:7201`, "syntropy status"},
+		{"status --admin http://127.0.0.1:7201", "is not an address", "syntropy status"},
+		{"status --admin 127.0.0.1/x:7201", "is not an address", "syntropy status"},
+		{"inspect k --admin 127.0.0.1", "is not an address", "syntropy inspect"},
+		{"repair --admin 127.0.0.1:0", `--admin "127.0.0.1:0": ports are 1 to 65535`, "syntropy repair"},
+		{"repair cancel --admin 127.0.0.1:65536", "ports are 1 to 65535", "syntropy repair cancel"},
+		{"roots --admin 127.0.0.1:", "ports are 1 to 65535", "syntropy roots"},
+		{"import x.tsv --admin 127.0.0.1:http", "ports are 1 to 65535", "syntropy import"},
+		{"serve --data-dir /nonexistent/d --listen 127.0.0.1:99999", `--listen "127.0.0.1:99999": ports are 0 (any free one) to 65535`, "syntropy serve"},
+		{"serve --data-dir /nonexistent/d --listen 127.0.0.1:-1", "0 (any free one) to 65535", "syntropy serve"},
+		{"serve --data-dir /nonexistent/d --listen nonsense", `--listen "nonsense" is not an address`, "syntropy serve"},
+		{"serve --data-dir /nonexistent/d --admin-listen 127.0.0.1:99999", "--admin-listen", "syntropy serve"},
+		{"serve --data-dir /nonexistent/d --peer-listen 127.0.0.1:99999", "ports are 1 to 65535", "syntropy serve"},
+		{"serve --data-dir /nonexistent/d --peer-listen 127.0.0.1:0", "fixed port", "syntropy serve"},
+		{"serve --data-dir /nonexistent/d --join 127.0.0.1:99999", `--join "127.0.0.1:99999": ports are 1 to 65535`, "syntropy serve"},
+		{"serve --data-dir /nonexistent/d --join foo", `--join "foo" is not an address`, "syntropy serve"},
 		{"status --admin", "flag needs an argument: --admin", "syntropy status"},
 		{"inspect", "takes one argument, the key, not 0", "syntropy inspect"},
 		{"inspect a b", "takes one argument, the key, not 2", "syntropy inspect"},
@@ -175,6 +194,14 @@ func TestUsageErrors(t *testing.T) {
 			!strings.Contains(got.err, tc.want) || !strings.HasSuffix(got.err, "\nsee "+tc.see+" --help\n") {
 			t.Errorf("%s: %+v, want %q", tc.line, got, tc.want)
 		}
+	}
+}
+
+func TestTheEnvironmentNamesNoAddress(t *testing.T) {
+	sh := newShell(t, &fakeNode{})
+	sh.addr = "foo"
+	if got := sh.run("status"); got.status != exitUsage || !strings.HasPrefix(got.err, `syntropy: SYNTROPY_ADMIN "foo" is not an address`) {
+		t.Errorf("%+v", got)
 	}
 }
 
@@ -223,6 +250,12 @@ func TestHelpTeaches(t *testing.T) {
 			if help := sh.run(append([]string{"help"}, path...)...); help.out != got.out {
 				t.Errorf("help %s differs from --help:\n%s\n%s", path, help.out, got.out)
 			}
+			sub.Flags().VisitAll(func(f *pflag.Flag) {
+				name, _ := pflag.UnquoteUsage(f)
+				if !slices.Contains(strings.Fields("directory H:P number duration always|interval:D MiB port N S tsv|csv|jsonl stop|skip"), name) && f.Value.Type() != "bool" {
+					t.Errorf("%s: --%s takes %q: what is that?", path, f.Name, name)
+				}
+			})
 			for line := range strings.Lines(got.out) {
 				if len([]rune(line)) > 110 {
 					t.Errorf("%s: a long line of help: %s", path, line)
@@ -237,6 +270,51 @@ func TestHelpTeaches(t *testing.T) {
 	}
 }
 
+// TestTextsKeepTheirPromises: what help and answers send people to exists.
+func TestTextsKeepTheirPromises(t *testing.T) {
+	root := newRoot(&app{getenv: func(string) string { return "" }})
+	var flags func(cmd *cobra.Command) []string
+	flags = func(cmd *cobra.Command) (names []string) {
+		note := func(f *pflag.Flag) { names = append(names, f.Name) }
+		cmd.Flags().VisitAll(note)
+		cmd.PersistentFlags().VisitAll(note)
+		for _, sub := range cmd.Commands() {
+			names = append(names, flags(sub)...)
+		}
+		return names
+	}
+	known := append(flags(root), "help")
+	var sources []string
+	for _, pattern := range []string{"*.go", "../../internal/resp/*.go", "../../internal/admin/*.go"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil || len(found) == 0 {
+			t.Fatal(pattern, err)
+		}
+		sources = append(sources, found...)
+	}
+	command := regexp.MustCompile("(?:['\"`$]|see|have|run) ?syntropy ([a-z]+)")
+	flagName := regexp.MustCompile("[ '\"`]--([a-z][a-z-]+)")
+	for _, path := range sources {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range command.FindAllStringSubmatch(string(raw), -1) {
+			if sub, _, err := root.Find([]string{m[1]}); err != nil || sub == root {
+				t.Errorf("%s: there is no %q", path, m[0])
+			}
+		}
+		for _, m := range flagName.FindAllStringSubmatch(string(raw), -1) {
+			if !slices.Contains(known, m[1]) {
+				t.Errorf("%s: there is no flag --%s", path, m[1])
+			}
+		}
+	}
+}
+
 func TestVersion(t *testing.T) {
 	sh := newShell(t, &fakeNode{})
 	if got := sh.run("version"); got.status != exitOK || !strings.HasPrefix(got.out, "syntropy dev (commit ") {
@@ -245,6 +323,18 @@ func TestVersion(t *testing.T) {
 	var v versionReport
 	if got := sh.run("version", "--json"); json.Unmarshal([]byte(got.out), &v) != nil || v.Version != "dev" || v.Go == "" {
 		t.Errorf("%+v", got)
+	}
+}
+
+func TestLittleRoomForALongText(t *testing.T) {
+	table := table{indent: "  "}
+	wide := strings.Repeat("w", 85)
+	table.row("n1", wide, cell{text: "fits", brief: true})
+	table.row("n2", wide, cell{text: "does not fit", brief: true})
+	var out bytes.Buffer
+	table.print(&out, false)
+	if want := "  n1  " + wide + "  fits\n  n2  " + wide + "  see below\n\n  n2  does not fit\n"; out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
 	}
 }
 

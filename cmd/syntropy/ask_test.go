@@ -55,6 +55,39 @@ func TestStatus(t *testing.T) {
 	golden(t, "status_colour.txt", sh.run("status").out)
 }
 
+// longReason is what a node says that was away for too long.
+const longReason = "STALE: n3 was away for longer than gc_grace (240h0m0s) while the others went on: deletes made meanwhile may be " +
+	"forgotten by now, so its data could bring deleted keys back. It neither serves nor syncs. To bring it back, stop it, move its " +
+	"data directory /var/lib/syntropy/n3 away, and start it with an empty one: it is then filled from the others, and what only " +
+	"it held is in the directory that you kept\r\n\x1b[2J."
+
+func TestLongReasons(t *testing.T) {
+	f := &fakeNode{
+		status: node.Status{Cluster: "5c1e7a90", TopologyVersion: 1, Node: 1, Nodes: []node.NodeStatus{
+			{Node: 1, Peer: "127.0.0.1:7101", Up: true, State: "live", Shards: 256, Entries: 34924},
+			{Node: 2, Peer: "127.0.0.1:7102", State: "down", Reason: "dial tcp 127.0.0.1:7102: connect: connection refused", Shards: 256, Entries: -1},
+			{Node: 3, Peer: "127.0.0.1:7103", State: "stale", Reason: longReason, Shards: 256, Entries: -1},
+		}},
+		inspection: node.Inspection{Key: "k", Shard: 1, Slot: 2, Token: "0a3f9c21b7d4e65", Agree: true, Replicas: []node.ReplicaVersion{
+			{Node: 1, State: "live", Found: true, Tombstone: true, Timestamp: 9, Time: "2026-11-22T09:30:00.000125Z+12", Writer: "n1", Digest: "3f9ac210"},
+			{Node: 3, State: "down", Error: longReason},
+		}},
+		reports: []node.RepairReport{{Initiator: 1, Partner: 3, Error: longReason}},
+		roots: node.RootsReport{
+			Shards: []node.ShardRoots{{Shard: 0, Replicas: []node.ReplicaRoot{{Node: 1, State: "live", Root: "3f9ac210aabbccdd"}, {Node: 3, State: "down"}}}},
+			Errors: []string{"n3: " + longReason},
+		},
+	}
+	sh := newShell(t, f)
+	for _, line := range []string{"status", "inspect k", "repair", "roots"} {
+		got := sh.run(strings.Fields(line)...)
+		golden(t, "long_"+strings.Fields(line)[0]+".txt", got.out)
+		if !strings.Contains(strings.Join(strings.Fields(got.out), " "), "is in the directory that you kept ?[2J.") {
+			t.Errorf("%s does not give the reason in full", line)
+		}
+	}
+}
+
 func TestErrorsOfTheNode(t *testing.T) {
 	sh := newShell(t, &fakeNode{err: admin.Unavailable("2 of 3 replicas do not answer: start them first")})
 	got := sh.run("roots", "--json")
@@ -105,6 +138,9 @@ func TestRoots(t *testing.T) {
 		s := node.ShardRoots{Shard: n}
 		for i, r := range roots {
 			rr := node.ReplicaRoot{State: "live", Root: r, Entries: 700}
+			if r == "" {
+				rr.State, rr.Entries = "down", 0
+			}
 			rr.Node++
 			for range i {
 				rr.Node++
@@ -117,7 +153,6 @@ func TestRoots(t *testing.T) {
 	wrong.Replicas[0].Recomputed = a
 	wrong.Replicas[1].Recomputed = b
 	differ := shard(7, a, a, b)
-	differ.Replicas[2].PurgeCut = 7315413768192512000
 	differ.Replicas[2].State = "joining"
 	for _, tc := range []struct {
 		name   string
@@ -130,6 +165,8 @@ func TestRoots(t *testing.T) {
 		{"all", []string{"--all"}, node.RootsReport{Equal: true, Shards: []node.ShardRoots{shard(0, a, a), shard(1, b, b)}}, exitOK, ""},
 		{"differ", nil, node.RootsReport{Shards: []node.ShardRoots{shard(0, a, a, a), differ}}, exitDisagree, "replicas differ"},
 		{"missing", nil, node.RootsReport{Equal: true, Shards: []node.ShardRoots{shard(0, a, a)}, Errors: []string{"n3: no heartbeat for 12s"}}, exitDisagree, "n3: no heartbeat for 12s"},
+		{"down", nil, node.RootsReport{Shards: []node.ShardRoots{shard(0, a, a, ""), shard(1, "", b, b)}, Errors: []string{"n3: not connected"}}, exitDisagree, "not every replica is compared: n3: not connected"},
+		{"down_and_differ", nil, node.RootsReport{Shards: []node.ShardRoots{shard(0, a, b, "")}, Errors: []string{"n3: not connected"}}, exitDisagree, "replicas differ"},
 		{"wrong", []string{"--recompute"}, node.RootsReport{Equal: true, Recomputed: true, Shards: []node.ShardRoots{shard(0, a, a), wrong}}, exitDisagree, "1 tree does not match"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

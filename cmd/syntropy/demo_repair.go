@@ -28,7 +28,7 @@ func sumUp(reports []node.RepairReport) sums {
 func oneDigestEach(reports []node.RepairReport) bool {
 	return len(reports) == 3 && !slices.ContainsFunc(reports, func(r node.RepairReport) bool {
 		return r.Error != "" || r.Rounds != 1 || r.ShardsEqual != r.Shards ||
-			r.KeysDiverged+r.KeysInFlight+r.KeysPulled+r.KeysPushed+r.Rebuilds != 0
+			r.KeysDiverged+r.KeysInFlight+r.KeysPulled+r.KeysPushed != 0
 	})
 }
 
@@ -59,7 +59,7 @@ func (d *demo) repair(ctx context.Context) error {
 	t.row("comparing key by key", size(r.KeyByKeyBytes), times(r.KeyByKeyRatio), note(fmt.Sprintf("key and version of %s entries, for each pair", count(costs.entries))))
 	t.row("streaming everything", size(r.StreamBytes), times(r.StreamRatio), note("the values as well"))
 	d.table(t)
-	d.check(sum.failed == 0 && sum.inFlight == 0 && sum.rebuilds == 0, "every pair was compared to the end", "%s in %d rounds", plural(len(reports), "pair"), sum.rounds)
+	d.check(sum.failed == 0 && sum.inFlight == 0, "every pair was compared to the end", "%s in %d rounds", plural(len(reports), "pair"), sum.rounds)
 	d.check(r.EntriesTravelled == demoEntries && sum.diverged == demoEntries, fmt.Sprintf("exactly %s entries travelled", count(demoEntries)),
 		"%s pushed, %s pulled, %s found to differ", count(sum.pushed), count(sum.pulled), count(sum.diverged))
 	return nil
@@ -74,7 +74,7 @@ func times(ratio float64) string {
 
 func (d *demo) repairAgain(ctx context.Context) error {
 	d.step("Repair once more")
-	d.say("Repairs are meant to run all the time, whether or not anything seems wrong, so one must cost next to nothing when nothing is.")
+	d.say("In this version a repair runs when somebody asks for one. It costs next to nothing when nothing differs, so one can ask often, from cron for instance, whether or not anything seems wrong.")
 	reports, err := d.node(0).Admin.Repair(ctx, node.RepairOptions{})
 	if err != nil {
 		return err
@@ -100,6 +100,6 @@ func (d *demo) tombstones(ctx context.Context) error {
 	for _, r := range in.Replicas {
 		ok = ok && r.Error == "" && r.Found && r.Tombstone
 	}
-	d.check(ok, "one tombstone on all three", "kept for gc_grace, ten days by default")
+	d.check(ok, "one tombstone on all three", "in this version it is kept for good")
 	return nil
 }

@@ -5,16 +5,10 @@ import (
 	"fmt"
 	"io"
 	"strings"
-
-	"github.com/rivo/uniseg"
 )
 
-// storyWidth is that of a terminal's page, and storyIndent sets everything off
-// from the headings.
-const (
-	storyWidth  = 100
-	storyIndent = "   "
-)
+// storyIndent sets everything off from the headings.
+const storyIndent = "   "
 
 // demoCheck is something that must hold.
 type demoCheck struct {
@@ -42,7 +36,7 @@ func (s *story) step(title string) {
 	fmt.Fprintf(s.out, "\n%s\n", paint(fmt.Sprintf("%d  %s", s.steps, title), bold, s.colour))
 }
 
-// say explains, in lines of the story's width.
+// say explains, in lines of the page's width.
 func (s *story) say(format string, args ...any) {
 	if s.dense {
 		fmt.Fprintln(s.out)
@@ -51,23 +45,12 @@ func (s *story) say(format string, args ...any) {
 	s.wrap(storyIndent, storyIndent, fmt.Sprintf(format, args...))
 }
 
-// wrap prints text in lines of the story's width, the first of which begins with
-// head and the others with indent, which is as wide.
+// wrap prints text in lines of the page's width; see wrapped.
 func (s *story) wrap(head, indent, text string) {
 	s.empty = false
-	line, used := head, uniseg.StringWidth(indent)
-	for i, word := range strings.Fields(text) {
-		switch width := uniseg.StringWidth(word); {
-		case i == 0:
-			line, used = line+word, used+width
-		case used+1+width > storyWidth:
-			fmt.Fprintln(s.out, line)
-			line, used = indent+word, uniseg.StringWidth(indent)+width
-		default:
-			line, used = line+" "+word, used+1+width
-		}
+	for _, line := range wrapped(head, indent, text) {
+		fmt.Fprintln(s.out, line)
 	}
-	fmt.Fprintln(s.out, line)
 }
 
 // check tells whether something holds, and goes on either way.

@@ -78,12 +78,12 @@ ended; 2 usage.`,
 	f.SortFlags = false
 	f.IntVar(&opts.nodes, "nodes", 3, fmt.Sprintf("`number` of nodes, 1 to %d", maxDevNodes))
 	f.StringVar(&opts.dataDir, "data-dir", "", "`directory` to keep the data in (default a temporary one)")
-	f.IntVar(&opts.base, "base-port", devBase, "`port` before the first; clients from +1 on, peers +101, admin +201")
+	f.IntVar(&opts.base, "base-port", devBase, "`port` before the first; clients +1, peers +101, admin +201")
 	s := &opts.cluster
 	f.IntVar(&s.Shards, "shards", s.Shards, "cluster: `number` of shards, a power of two")
-	f.DurationVar(&s.GCGrace, "gc-grace", s.GCGrace, "cluster: `time` for which a delete is remembered at least")
-	f.DurationVar(&s.HintWindow, "hint-window", s.HintWindow, "cluster: `time` after which no write may reach a replica any more")
-	f.DurationVar(&s.Settle, "settle", s.Settle, "cluster: `age` below which a difference is a write on its way")
+	f.DurationVar(&s.GCGrace, "gc-grace", s.GCGrace, "cluster: a delete is remembered for at least this")
+	f.DurationVar(&s.HintWindow, "hint-window", s.HintWindow, "cluster: older writes reach a node by repair only")
+	f.DurationVar(&s.Settle, "settle", s.Settle, "cluster: younger differences are writes on their way")
 	return cmd
 }
 

@@ -19,17 +19,23 @@ var (
 	_ admin.Node   = frontDoor{}
 )
 
-// MGet implements resp.Backend.
+// MGet implements resp.Backend: it stops at resp.MGetBytes.
 func (d frontDoor) MGet(ctx context.Context, keys [][]byte) ([][]byte, error) {
-	values := make([][]byte, len(keys))
-	for i, key := range keys {
+	values := make([][]byte, 0, len(keys))
+	bytes := 0
+	for _, key := range keys {
+		if bytes >= resp.MGetBytes {
+			break
+		}
 		value, found, err := d.Get(ctx, key)
 		if err != nil {
 			return nil, err
 		}
-		if found {
-			values[i] = append([]byte{}, value...)
+		if found && value == nil {
+			value = []byte{}
 		}
+		values = append(values, value)
+		bytes += len(value)
 	}
 	return values, nil
 }

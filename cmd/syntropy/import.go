@@ -67,8 +67,8 @@ Exit statuses: 0 all rows are stored, except those that --on-error skip left out
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&opts.format, "format", "auto", "tsv, csv or jsonl")
-	f.StringVar(&opts.onError, "on-error", "stop", "at a malformed line: stop or skip")
+	f.StringVar(&opts.format, "format", "auto", "`tsv|csv|jsonl`; auto goes by the name of the file")
+	f.StringVar(&opts.onError, "on-error", "stop", "at a malformed line: `stop|skip`")
 	f.BoolVar(&opts.header, "header", false, "the first row holds column names")
 	f.IntVar(&opts.batch, "batch", batchRows, fmt.Sprintf("send at most `N` rows at a time (1 to %d)", batchRowsMax))
 	return a.client(cmd)

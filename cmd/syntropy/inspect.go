@@ -17,8 +17,8 @@ func newInspect(a *app) *cobra.Command {
 		GroupID: groupAsk,
 		Short:   "what does every replica hold of this key?",
 		Long: `Asks every replica of the key's shard for its version, changes nothing, and says
-whether they agree. A read through a client would repair what it finds; this
-does not, so it shows what is really there.
+whether they agree. A read through a client is answered by the one node that the
+client is connected to, from what that node holds; this shows what all of them hold.
 
   HOLDS    value, tombstone (a delete, which is kept and repaired like a value),
            or nothing
@@ -100,7 +100,7 @@ func (a *app) printInspection(in node.Inspection, key []byte) {
 	for _, r := range in.Replicas {
 		state := stateCell(r.State)
 		if r.Error != "" {
-			t.row(r.Node, state, "?", "", "", "", "", "", cell{text: r.Error, style: red})
+			t.row(r.Node, state, "?", "", "", "", "", "", cell{text: r.Error, style: red, brief: true})
 			continue
 		}
 		answered++

@@ -367,7 +367,7 @@ func TestDemo(t *testing.T) {
 		t.Errorf("%d bytes travelled, entries %d, ratios %.1f and %.1f", r.BytesTravelled, r.EntryBytes, r.KeyByKeyRatio, r.StreamRatio)
 	}
 	for line := range strings.Lines(p.out.String()) {
-		if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > storyWidth || strings.HasSuffix(line, " \n") {
+		if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > pageWidth || strings.HasSuffix(line, " \n") {
 			t.Errorf("a line of %d columns: %q", n, line)
 		}
 	}

@@ -20,11 +20,14 @@ func newRepair(a *app) *cobra.Command {
 		Use:     "repair",
 		GroupID: groupAsk,
 		Short:   "compare replicas now, and make them equal",
-		Long: `Runs anti-entropy between the node that --admin names and the others: each pair
-of replicas compares Merkle trees, finds the keys that differ, and sends the
-newer version of each where it is missing. It waits until that is done. Nodes do
-the same by themselves every repair_interval; this is for when you want to know
-now. Interrupting it (Ctrl-C) cancels it; what is repaired stays repaired.
+		Long: `Runs anti-entropy: each pair of nodes, one after the other, compares Merkle trees,
+finds the keys that differ, and sends the newer version of each where it is missing.
+The pairs of the node that --admin names come first. It waits until all is done.
+Interrupting it (Ctrl-C) cancels it; what is repaired stays repaired.
+
+In this version nodes repair only when somebody asks: run it after a node was away,
+and now and then in any case, for instance every few minutes from cron. When nothing
+differs it costs one exchange of under 100 bytes for each pair.
 
   SHARDS EQUAL    shards that the pair shares, and how many of them were equal
   ROUNDS          messages back and forth
@@ -99,13 +102,15 @@ command failed; 2 usage.`,
 func newRepairCancel(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "cancel",
-		Short: "stop the repairs that run on a node",
-		Long: `Stops every repair that runs on the node that --admin names, whoever started it.
-What is repaired stays repaired. No harm is done: the next repair does the rest.
+		Short: "stop the repairs that operators run",
+		Long: `Stops the repairs that operators run, whoever started them: on the node that --admin
+names, and on every node that is connected to it. The count is of the node that
+--admin names alone. What is repaired stays repaired. No harm is done: the next
+repair does the rest.
 
 Example:
   $ syntropy repair cancel
-  1 repair cancelled
+  1 repair cancelled on this node; any on the nodes connected to it were stopped as well
 
 With --json it prints {"cancelled": 1}.
 
@@ -122,18 +127,19 @@ Exit statuses: 0 done, also when none was running; 1 the command failed; 2 usage
 				return a.printJSON(struct {
 					Cancelled int `json:"cancelled"`
 				}{n})
-			case n == 0:
-				fmt.Fprintln(a.out, "no repair was running")
-			default:
-				fmt.Fprintln(a.out, plural(n, "repair"), "cancelled")
 			}
+			what := plural(n, "repair") + " cancelled"
+			if n == 0 {
+				what = "no repair was running"
+			}
+			fmt.Fprintln(a.out, what, "on this node; any on the nodes connected to it were stopped as well")
 			return nil
 		},
 	}
 }
 
 // tally adds up what the pairs of a repair found.
-type tally struct{ diverged, pulled, pushed, inFlight, failed, rebuilds int }
+type tally struct{ diverged, pulled, pushed, inFlight, failed int }
 
 func total(reports []node.RepairReport) (t tally) {
 	for _, r := range reports {
@@ -141,7 +147,6 @@ func total(reports []node.RepairReport) (t tally) {
 		t.pulled += r.KeysPulled
 		t.pushed += r.KeysPushed
 		t.inFlight += r.KeysInFlight
-		t.rebuilds += r.Rebuilds
 		if r.Error != "" {
 			t.failed++
 		}
@@ -199,17 +204,13 @@ func (a *app) printRepair(reports []node.RepairReport, opts node.RepairOptions) 
 	fmt.Fprintln(a.out)
 	for _, r := range reports {
 		if r.Error != "" {
-			fmt.Fprintln(a.out, paint(pair(r.Initiator, r.Partner)+" is not finished: "+r.Error, red, a.colour))
+			a.printLong(pair(r.Initiator, r.Partner)+" is not finished: "+r.Error, red)
 		}
 	}
 	sum := total(reports)
-	if sum.rebuilds > 0 {
-		fmt.Fprintf(a.out, "%s from scratch: too old, or too different, to be compared key by key.\n", replicas(sum.rebuilds))
-	}
 	switch {
 	case sum.failed > 0:
 		fmt.Fprintf(a.out, "%s pulled and %s pushed before that: what is repaired stays repaired.\n", plural(sum.pulled, "version"), count(sum.pushed))
-	case sum.rebuilds > 0 && sum.diverged == 0 && sum.inFlight == 0:
 	case sum.diverged == 0 && sum.inFlight == 0:
 		fmt.Fprintln(a.out, paint("Nothing differs: every pair that was compared agrees.", green, a.colour))
 	case opts.DryRun:
@@ -219,13 +220,6 @@ func (a *app) printRepair(reports []node.RepairReport, opts node.RepairOptions) 
 	default:
 		fmt.Fprintln(a.out, paint(differed(sum.diverged, false)+": every pair that was compared agrees now.", green, a.colour))
 	}
-}
-
-func replicas(n int) string {
-	if n == 1 {
-		return "1 replica of a shard is rebuilt"
-	}
-	return count(n) + " replicas of shards are rebuilt"
 }
 
 func differed(n int, dryRun bool) string {

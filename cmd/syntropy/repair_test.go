@@ -61,8 +61,6 @@ func TestRepair(t *testing.T) {
 	dry.Descent, dry.DryRun = nil, true
 	cut.Descent, cut.Truncated, cut.DryRun = nil, 1234, true
 	const left = "syntropy: 1 key in flight is left, younger than the settle window: run it again in a while\n"
-	rebuilt := equal
-	rebuilt.Rebuilds = 2
 	for _, tc := range []struct {
 		name    string
 		line    string
@@ -73,7 +71,6 @@ func TestRepair(t *testing.T) {
 	}{
 		{"done", "repair", []node.RepairReport{done, equal}, exitOK, "", false},
 		{"equal", "repair --node n3 --shard 0 --no-wait", []node.RepairReport{equal}, exitOK, "", false},
-		{"rebuilt", "repair", []node.RepairReport{rebuilt}, exitOK, "", false},
 		{"alone", "repair", nil, exitOK, "", false},
 		{"in_flight", "repair --no-wait", []node.RepairReport{inFlight}, exitDisagree, left, false},
 		{"failed", "repair", []node.RepairReport{done, failed}, exitDisagree, "syntropy: 1 of 2 pairs could not be finished: run it again when the cause is gone\n", false},
@@ -113,7 +110,9 @@ func TestRepairCancel(t *testing.T) {
 	f := &fakeNode{}
 	sh := newShell(t, f)
 	for want, reports := range map[string][]node.RepairReport{
-		"no repair was running\n": nil, "1 repair cancelled\n": {{}}, "2 repairs cancelled\n": {{}, {}},
+		"no repair was running on this node; any on the nodes connected to it were stopped as well\n": nil,
+		"1 repair cancelled on this node; any on the nodes connected to it were stopped as well\n":    {{}},
+		"2 repairs cancelled on this node; any on the nodes connected to it were stopped as well\n":   {{}, {}},
 	} {
 		f.reports = reports
 		if got := sh.run("repair", "cancel"); got != (result{exitOK, want, ""}) {

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -91,7 +93,7 @@ func newRoot(a *app) *cobra.Command {
 		Short: "a leaderless replicated key-value store whose replicas provably agree",
 		Long: `Syntropy is a leaderless, replicated key-value store. Clients speak to it with
 any Redis library. Its replicas drift apart whenever a node is down or a write
-is lost, and it brings them together again and can prove that they agree.
+is lost; "syntropy repair" brings them together again and proves that they agree.
 
 To see the whole story:   syntropy demo
 To try it yourself:       syntropy dev, then syntropy status
@@ -130,7 +132,7 @@ Exit statuses, the same for all commands:
 
 // The groups of commands in the help of syntropy.
 const (
-	groupNode = "node" // serve, dev, demo, init
+	groupNode = "node" // serve, dev, demo
 	groupAsk  = "ask"
 	groupData = "data"
 )
@@ -138,6 +140,14 @@ const (
 // client adds the flags of commands that talk to a running node.
 func (a *app) client(cmd *cobra.Command) *cobra.Command {
 	addr := cmp.Or(a.getenv("SYNTROPY_ADMIN"), defaultAdmin)
+	// Also for subcommands. Help never comes here.
+	cmd.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		source := "--admin"
+		if !cmd.Flags().Changed("admin") && a.getenv("SYNTROPY_ADMIN") != "" {
+			source = "SYNTROPY_ADMIN"
+		}
+		return checkAddr(source, a.admin, 1, defaultAdmin)
+	}
 	cmd.PersistentFlags().StringVar(&a.admin, "admin", addr, "admin address `H:P` of a node (also SYNTROPY_ADMIN)")
 	return a.jsonFlag(cmd)
 }
@@ -145,6 +155,23 @@ func (a *app) client(cmd *cobra.Command) *cobra.Command {
 func (a *app) jsonFlag(cmd *cobra.Command) *cobra.Command {
 	cmd.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON on stdout and nothing else")
 	return cmd
+}
+
+// checkAddr refuses what is not host:port. source is what gave it, portMin is 0
+// where a free port may be asked for.
+func checkAddr(source, addr string, portMin uint64, example string) error {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || strings.ContainsAny(host, " \t\r\n/\\?#@") {
+		return usageError("%s %q is not an address: give host:port, such as %s", source, addr, example)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n < portMin {
+		from := "1"
+		if portMin == 0 {
+			from = "0 (any free one)"
+		}
+		return usageError("%s %q: ports are %s to 65535, such as %s", source, addr, from, example)
+	}
+	return nil
 }
 
 // dial returns a client for the node that --admin names.

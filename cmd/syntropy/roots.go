@@ -81,22 +81,40 @@ func wrongTrees(report node.RootsReport) []string {
 	return wrong
 }
 
-// oneRoot reports whether all replicas of a shard have the same root.
+// answered tells whether a replica's root is known; a node that is down has none.
+func answered(r node.ReplicaRoot) bool { return r.Root != "" }
+
+// oneRoot reports whether all replicas of a shard that answered have the same
+// root.
 func oneRoot(s node.ShardRoots) bool {
+	first := ""
 	for _, r := range s.Replicas {
-		if r.Root != s.Replicas[0].Root {
+		if first == "" {
+			first = r.Root
+		}
+		if answered(r) && r.Root != first {
 			return false
 		}
 	}
 	return true
 }
 
+// differing counts the shards whose roots differ.
+func differing(report node.RootsReport) (n int) {
+	for _, s := range report.Shards {
+		if !oneRoot(s) {
+			n++
+		}
+	}
+	return n
+}
+
 func judgeRoots(report node.RootsReport) error {
 	wrong := wrongTrees(report)
 	switch {
 	case len(wrong) > 0:
-		return disagree("%s not match the rows on disk: keep the logs, and have syntropy scrub heal it from a peer", trees(len(wrong)))
-	case !report.Equal:
+		return disagree("%s not match the rows on disk: keep the logs and the data directory of that node, and start it with an empty one, which is filled from the others", trees(len(wrong)))
+	case differing(report) > 0, !report.Equal && len(report.Errors) == 0:
 		return disagree("replicas differ: syntropy repair makes them equal")
 	case len(report.Errors) > 0:
 		return disagree("not every replica is compared: %s", strings.Join(report.Errors, "; "))
@@ -118,23 +136,23 @@ func (a *app) printRoots(report node.RootsReport, all bool) {
 		states  map[string]bool
 	}
 	nodes := map[hlc.NodeID]*held{}
-	differing := 0
-	list := table{align: "rlllrl"}
-	list.head("SHARD", "NODE", "STATE", "ROOT", "ENTRIES", "PURGED UP TO")
+	list := table{align: "rlllr"}
+	list.head("SHARD", "NODE", "STATE", "ROOT", "ENTRIES")
 	for _, s := range report.Shards {
 		same := oneRoot(s)
-		if !same {
-			differing++
-		}
 		for i, r := range s.Replicas {
 			n := nodes[r.Node]
 			if n == nil {
 				n = &held{states: map[string]bool{}}
 				nodes[r.Node] = n
 			}
-			n.shards++
-			n.entries += r.Entries
 			n.states[r.State] = true
+			entries := "?"
+			if answered(r) {
+				entries = count(r.Entries)
+				n.shards++
+				n.entries += r.Entries
+			}
 			if same && !all {
 				continue
 			}
@@ -142,10 +160,13 @@ func (a *app) printRoots(report node.RootsReport, all bool) {
 			if i == 0 {
 				label = strconv.Itoa(s.Shard)
 			}
-			if !same {
+			switch {
+			case !answered(r):
+				root.text = "?"
+			case !same:
 				root.style = yellow
 			}
-			list.row(label, r.Node, stateCell(r.State), root, count(r.Entries), hlc.Stamp(r.PurgeCut))
+			list.row(label, r.Node, stateCell(r.State), root, entries)
 		}
 	}
 	sum := table{align: "llrr"}
@@ -157,6 +178,10 @@ func (a *app) printRoots(report node.RootsReport, all bool) {
 		if len(states) == 1 {
 			state = stateCell(states[0])
 		}
+		if n.shards == 0 {
+			sum.row(id, state, "?", "?")
+			continue
+		}
 		sum.row(id, state, count(n.shards), count(n.entries))
 	}
 	sum.print(a.out, a.colour)
@@ -166,18 +191,18 @@ func (a *app) printRoots(report node.RootsReport, all bool) {
 		fmt.Fprintln(a.out)
 	}
 	for _, e := range report.Errors {
-		fmt.Fprintln(a.out, paint("no answer: "+e, red, a.colour))
+		a.printLong("no answer: "+e, red)
 	}
 	for _, tree := range wrongTrees(report) {
-		fmt.Fprintln(a.out, paint("wrong tree: "+tree, red, a.colour))
+		a.printLong("wrong tree: "+tree, red)
 	}
 	if report.Recomputed {
 		fmt.Fprintln(a.out, "Every root was also summed from the rows on disk.")
 	}
 	shards := plural(len(report.Shards), "shard")
 	switch {
-	case !report.Equal:
-		fmt.Fprintf(a.out, "%s: the roots of %s differ.\n", shards, count(differing))
+	case differing(report) > 0, !report.Equal && len(report.Errors) == 0 && len(wrongTrees(report)) == 0:
+		fmt.Fprintf(a.out, "%s: the roots of %s differ.\n", shards, count(differing(report)))
 	case len(report.Errors) > 0:
 		fmt.Fprintf(a.out, "%s: each has one root on the replicas that answered.\n", shards)
 	case len(wrongTrees(report)) > 0:

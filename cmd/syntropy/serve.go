@@ -63,9 +63,13 @@ Example:
   $ redis-cli -p 7001 set greeting hello
   $ redis-cli -p 7003 get greeting
 
+Writes go to all nodes that are up. A node that was down lacks what was written
+meanwhile until somebody runs "syntropy repair": nobody keeps the writes for it, and
+nodes do not repair by themselves in this version.
+
 A node that was away for longer than --gc-grace while the others went on neither serves
-nor syncs, since deletes may have been forgotten meanwhile: it says so, and comes back
-with an empty data directory, which is then filled from the others.
+nor syncs, since no delete is promised to be remembered for longer: it says so, and
+comes back with an empty data directory, which is then filled from the others.
 
 With --sync interval:100ms a write is acknowledged before it is durable: a crash of this
 machine loses what this node wrote in the last 100 ms.
@@ -81,23 +85,23 @@ Exit statuses: 0 stopped as asked; 1 it could not start or go on; 2 usage.`,
 	}
 	fl := cmd.Flags()
 	fl.SortFlags = false
-	fl.StringVar(&f.dataDir, "data-dir", "", "`directory` that holds all that the node keeps; created if absent (required)")
+	fl.StringVar(&f.dataDir, "data-dir", "", "`directory` for all that the node keeps; created if absent (required)")
 	fl.StringVar(&f.listen, "listen", "127.0.0.1:7001", "`H:P` for clients (Redis protocol)")
 	fl.StringVar(&f.peerListen, "peer-listen", "127.0.0.1:7101", "`H:P` for other nodes: they dial it")
 	fl.StringVar(&f.adminListen, "admin-listen", defaultAdmin, "`H:P` for operators (HTTP)")
 	fl.StringArrayVar(&f.join, "join", nil, "peer address `H:P` of another node; repeat for several")
-	fl.IntVar(&f.expect, "bootstrap-expect", 0, "form a new cluster as soon as `n` empty nodes have met")
-	fl.StringVar(&f.sync, "sync", "always", "make writes durable `always` before OK, or interval:100ms")
+	fl.IntVar(&f.expect, "bootstrap-expect", 0, "form a new cluster as soon as this `number` of empty nodes have met")
+	fl.StringVar(&f.sync, "sync", "always", "durable before each OK, or every D: `always|interval:D`")
 	fl.Int64Var(&f.cache, "cache-mib", 256, "`MiB` of memory for the block cache")
 	fl.BoolVar(&f.verbose, "verbose", false, "log every connection and the storage engine's doings")
 	s := &f.cluster
-	fl.IntVar(&s.Replicas, "replicas", s.Replicas, "cluster: `copies` of each key")
+	fl.IntVar(&s.Replicas, "replicas", s.Replicas, "cluster: `number` of nodes at most; each holds every key")
 	fl.IntVar(&s.Shards, "shards", s.Shards, "cluster: `number` of shards, a power of two")
-	fl.DurationVar(&s.GCGrace, "gc-grace", s.GCGrace, "cluster: how `long` a delete is remembered at least")
-	fl.DurationVar(&s.HintWindow, "hint-window", s.HintWindow, "cluster: how `late` a write may still reach a replica")
-	fl.DurationVar(&s.Settle, "settle", s.Settle, "cluster: `younger` differences are writes on their way")
-	fl.DurationVar(&s.RequestDeadline, "request-deadline", s.RequestDeadline, "cluster: how `long` a request may take")
-	fl.DurationVar(&s.MaxClockSkew, "max-clock-skew", s.MaxClockSkew, "cluster: how `far` apart the nodes' clocks may be")
+	fl.DurationVar(&s.GCGrace, "gc-grace", s.GCGrace, "cluster: a delete is remembered for at least this")
+	fl.DurationVar(&s.HintWindow, "hint-window", s.HintWindow, "cluster: older writes reach a node by repair only")
+	fl.DurationVar(&s.Settle, "settle", s.Settle, "cluster: younger differences are writes on their way")
+	fl.DurationVar(&s.RequestDeadline, "request-deadline", s.RequestDeadline, "cluster: the time a request may take")
+	fl.DurationVar(&s.MaxClockSkew, "max-clock-skew", s.MaxClockSkew, "cluster: the most by which two nodes' clocks may differ")
 	fl.DurationVar(&f.clockOffset, "test-clock-offset", 0, "added to the machine's clock")
 	_ = fl.MarkHidden("test-clock-offset")
 	return cmd
@@ -118,9 +122,6 @@ func parseSync(s string) (interval time.Duration, err error) {
 
 // listen opens a port, or says which flag chose it and what to do.
 func listen(flag, addr string) (net.Listener, error) {
-	if _, _, err := net.SplitHostPort(addr); err != nil {
-		return nil, usageError("--%s %q is not an address: give host:port, such as 127.0.0.1:7001", flag, addr)
-	}
 	l, err := net.Listen("tcp", addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
@@ -133,9 +134,9 @@ func listen(flag, addr string) (net.Listener, error) {
 	return l, nil
 }
 
-// checkPeerAddrs makes sure that peer addresses are ones that other nodes can
-// dial.
-func (f *serveFlags) checkPeerAddrs() error {
+// checkAddrs makes sure that all addresses are such, and that peer addresses are
+// ones that other nodes can dial.
+func (f *serveFlags) checkAddrs() error {
 	host, port, err := net.SplitHostPort(f.peerListen)
 	if err != nil || port == "" || port == "0" {
 		return usageError("--peer-listen %q: give host:port with a fixed port; other nodes dial it, also after a restart", f.peerListen)
@@ -143,18 +144,21 @@ func (f *serveFlags) checkPeerAddrs() error {
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		return usageError("--peer-listen %q: give the address by which other nodes reach this one, not a wildcard", f.peerListen)
 	}
+	err = errors.Join(
+		checkAddr("--listen", f.listen, 0, "127.0.0.1:7001"),
+		checkAddr("--peer-listen", f.peerListen, 1, "127.0.0.1:7101"),
+		checkAddr("--admin-listen", f.adminListen, 0, defaultAdmin),
+	)
 	for _, j := range f.join {
-		if _, port, err := net.SplitHostPort(j); err != nil || port == "" {
-			return usageError("--join %q is not an address: give the peer address of another node, such as 127.0.0.1:7102", j)
-		}
+		err = errors.Join(err, checkAddr("--join", j, 1, "127.0.0.1:7102, the peer address of another node"))
 	}
-	return nil
+	return err
 }
 
 // check refuses flags that make no sense. Cluster settings are looked at when the
 // cluster is yet to be formed; an existing one has its own.
 func (f *serveFlags) check() error {
-	if err := f.checkPeerAddrs(); err != nil {
+	if err := f.checkAddrs(); err != nil {
 		return err
 	}
 	if record, err := topology.RecordIn(f.dataDir); record != nil || err != nil {

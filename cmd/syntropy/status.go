@@ -17,19 +17,22 @@ func newStatus(a *app) *cobra.Command {
 		Long: `Shows the cluster as one node sees it: who is there and up, what each holds, and
 since when each pair of replicas is proven to agree.
 
-The number to watch is how long some pair is without proof. It grows while a node
-is away and falls back with the next completed repair. It must stay well below
-gc_grace (10 days by default): a replica that nobody could compare with for so
-long must be rebuilt.
+The number to watch is how long some pair of the node that answered is without
+proof. It grows until somebody runs a repair ("syntropy repair") that compares the
+pair to the end. Keep it well below --gc-grace (10 days by default): a node that is
+away for longer than that is not let back in with the data it has.
 
-  STATE  live     serves reads and writes
-         joining  takes writes and is being filled; serves no reads yet
-         stale    was away for longer than gc_grace; must come back empty
-         checking was away for long and waits to hear whether it may serve
-         down     does not answer
-  MISSED writes that the node that answered could not bring to it since it started
-         itself; a repair brings them
-  CLOCK  its clock minus the clock of the node that answered
+  STATE   live      serves reads and writes
+          joining   started empty, takes writes and is being filled from the others;
+                    serves no reads yet
+          checking  was away for long and waits to hear whether it may serve
+          stale     was away for longer than --gc-grace: serves nothing and takes part
+                    in no repair; must come back with an empty data directory
+          down      the node that answered has no connection to it
+          The reason stands in the last column, or below the table when it is long.
+  MISSED  writes that the node that answered could not bring to it since it started
+          itself; a repair brings them
+  CLOCK   its clock minus the clock of the node that answered
 
 Example:
   $ syntropy status
@@ -44,7 +47,7 @@ Example:
   n1 - n2  2026-11-22 09:28:00 UTC  2 min 00 s ago
   n1 - n3  never
 
-  longest without proof 1 h 00 min   hints waiting 0   tombstones 12   replicas rebuilding 0
+  longest without proof 1 h 00 min   tombstones 12   nodes being filled 0
 
 Exit statuses: 0 a node answered, whatever it says of the others; 1 none did;
 2 usage.`,
@@ -79,7 +82,7 @@ func (a *app) printStatus(st node.Status) {
 		if n.Entries < 0 {
 			tombstones = "?"
 		}
-		nodes.row(n.Node, n.Peer, stateCell(n.State), count(n.Shards), known(n.Entries), tombstones, count(n.WritesMissed), clock, n.Reason)
+		nodes.row(n.Node, n.Peer, stateCell(n.State), count(n.Shards), known(n.Entries), tombstones, count(n.WritesMissed), clock, cell{text: n.Reason, brief: true})
 	}
 	nodes.print(a.out, a.colour)
 
@@ -99,8 +102,7 @@ func (a *app) printStatus(st node.Status) {
 	}
 
 	oldest := "longest without proof " + span(seconds(st.OldestUnprovenSeconds).Round(time.Millisecond))
-	fmt.Fprintf(a.out, "\n%s   hints waiting %s   tombstones %s   replicas rebuilding %s\n",
-		oldest, count(st.HintsPending), count(st.Tombstones), count(st.Rebuilding))
+	fmt.Fprintf(a.out, "\n%s   tombstones %s   nodes being filled %s\n", oldest, count(st.Tombstones), count(st.Rebuilding))
 }
 
 // known prints a number that may be unknown (-1).

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/rivo/uniseg"
 )
@@ -27,9 +28,18 @@ type cell struct {
 	text  string
 	style style
 	free  bool // runs over the columns after it, as the last cell of its row
+	// brief is for texts of any length, in the last column: what does not fit
+	// the page is cut, and stands in full below the table.
+	brief bool
 }
 
-// table aligns rows in columns. The last column may be of any length.
+// pageWidth is the width that output is made for.
+const pageWidth = 100
+
+// briefMin is the room in which a text that was cut still says something.
+const briefMin = 12
+
+// table aligns rows in columns.
 type table struct {
 	align  string // per column 'l' or 'r'; missing ones are 'l'
 	indent string
@@ -58,7 +68,8 @@ func (t *table) row(fields ...any) {
 	t.rows = append(t.rows, row)
 }
 
-// print writes the table with two spaces between columns and none at line ends.
+// print writes the table with two spaces between columns and none at line ends,
+// and below it the texts that had to be cut, with the first cell of their rows.
 func (t *table) print(w io.Writer, colour bool) {
 	var width []int
 	for _, row := range t.rows {
@@ -71,9 +82,21 @@ func (t *table) print(w io.Writer, colour bool) {
 			}
 		}
 	}
+	var cut [][2]cell
 	for _, row := range t.rows {
-		line, gap := "", t.indent
+		line, gap, start := "", t.indent, uniseg.StringWidth(t.indent)
 		for i, c := range row {
+			if c.brief {
+				c.text = visible(c.text)
+				if room := pageWidth - start; uniseg.StringWidth(c.text) > room {
+					cut = append(cut, [2]cell{row[0], c})
+					c.text = "see below"
+					if room >= briefMin {
+						c.text = clip(cut[len(cut)-1][1].text, room)
+					}
+				}
+			}
+			start += width[i] + 2
 			pad := strings.Repeat(" ", max(0, width[i]-uniseg.StringWidth(c.text)))
 			text := paint(c.text, c.style, colour)
 			switch {
@@ -93,6 +116,70 @@ func (t *table) print(w io.Writer, colour bool) {
 		}
 		fmt.Fprintln(w, line)
 	}
+	for i, c := range cut {
+		if i == 0 {
+			fmt.Fprintln(w)
+		}
+		head := t.indent + c[0].text + "  "
+		for _, line := range wrapped(head, strings.Repeat(" ", uniseg.StringWidth(head)), c[1].text) {
+			fmt.Fprintln(w, paint(line, c[1].style, colour))
+		}
+	}
+}
+
+// wrapped breaks text into lines of the page's width, the first of which begins
+// with head and the others with indent, which is as wide.
+func wrapped(head, indent, text string) (lines []string) {
+	line, used := head, uniseg.StringWidth(indent)
+	for i, word := range strings.Fields(text) {
+		switch width := uniseg.StringWidth(word); {
+		case i == 0:
+			line, used = line+word, used+width
+		case used+1+width > pageWidth:
+			lines = append(lines, line)
+			line, used = indent+word, uniseg.StringWidth(indent)+width
+		default:
+			line, used = line+" "+word, used+1+width
+		}
+	}
+	return append(lines, line)
+}
+
+// printLong prints a text of any length, such as an error of a node, as a
+// paragraph.
+func (a *app) printLong(text string, s style) {
+	for _, line := range wrapped("", "  ", visible(text)) {
+		fmt.Fprintln(a.out, paint(line, s, a.colour))
+	}
+}
+
+// visible makes one line of a text, without what could drive the terminal.
+func visible(text string) string {
+	text = strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case !unicode.IsPrint(r):
+			return '?'
+		}
+		return r
+	}, text)
+	return strings.Join(strings.Fields(text), " ")
+}
+
+// clip cuts a text to a width, if it is wider.
+func clip(text string, width int) string {
+	if uniseg.StringWidth(text) <= width {
+		return text
+	}
+	short := ""
+	for _, r := range text {
+		if uniseg.StringWidth(short+string(r)) > width-2 {
+			break
+		}
+		short += string(r)
+	}
+	return strings.TrimRight(short, " ") + ".."
 }
 
 func paint(text string, s style, colour bool) string {
@@ -111,17 +198,7 @@ func showKey(key string, width int) string {
 	if quoted == `"`+key+`"` && key != "" && strings.TrimSpace(key) == key {
 		text = key
 	}
-	if uniseg.StringWidth(text) <= width {
-		return text
-	}
-	short := ""
-	for _, r := range text {
-		if uniseg.StringWidth(short+string(r)) > width-2 {
-			break
-		}
-		short += string(r)
-	}
-	return short + ".."
+	return clip(text, width)
 }
 
 // count prints 34924 as "34,924".

@@ -43,7 +43,7 @@ func BadRequest(format string, args ...any) *Error {
 }
 
 // Conflict makes an error of a request that does not fit the node's state, such
-// as a repair of a shard that is being rebuilt.
+// as a second one of what may only run once.
 func Conflict(format string, args ...any) *Error {
 	return newError(http.StatusConflict, CodeConflict, format, args...)
 }

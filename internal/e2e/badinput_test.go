@@ -82,7 +82,7 @@ func TestServeRefuses(t *testing.T) {
 		{"unknown flag", 2, []string{"--bogus"}, []string{"--bogus", "syntropy serve --help"}},
 		{"argument", 2, []string{"extra"}, []string{"extra"}},
 		{"listen", 2, []string{"--listen", "nonsense"}, []string{"--listen", "nonsense", "host:port"}},
-		{"listen port", 1, []string{"--listen", "127.0.0.1:99999"}, []string{"--listen", "99999"}},
+		{"listen port", 2, []string{"--listen", "127.0.0.1:99999"}, []string{"--listen", "99999"}},
 		{"listen address", 1, []string{"--listen", "203.0.113.9:7001"}, []string{"--listen", "203.0.113.9", "does not have that address"}},
 		{"admin address", 2, []string{"--admin-listen", "7201"}, []string{"--admin-listen", "host:port"}},
 		{"peer wildcard", 2, []string{"--peer-listen", "0.0.0.0:7101"}, []string{"--peer-listen", "not a wildcard"}},

@@ -261,6 +261,10 @@ func unpackCursor(c uint64) (shard int, t ring.Token) {
 // run of tombstones gives short pages rather than a long wait.
 const maxScanned = 10_000
 
+// maxScannedBytes bounds the keys of one page: a page of the largest keys is
+// shorter than was asked for.
+const maxScannedBytes = 1 << 20
+
 // Scan returns about count keys from a cursor on, and the cursor to go on from;
 // both begin and end with zero. Keys that exist throughout the scan are returned
 // exactly once.
@@ -272,17 +276,19 @@ func (n *Node) Scan(ctx context.Context, cursor uint64, count int) (next uint64,
 	defer n.leave()
 	count = max(count, 1) // a page without progress would make the scan endless
 	shard, from := unpackCursor(cursor)
-	now, visited := n.wall(), 0
+	now, visited, size := n.wall(), 0, 0
+	full := func() bool { return len(keys) >= count || visited >= maxScanned || size >= maxScannedBytes }
 	for ; shard < r.store.Shards(); shard, from = shard+1, 0 {
 		var last ring.Token
-		full := false
+		ended := false
 		err := r.store.Scan(shard, from, func(t ring.Token, e lww.Entry) bool {
-			if (len(keys) >= count || visited >= maxScanned) && t>>cursorDropped != last>>cursorDropped {
-				next, full = packCursor(shard, t), true
+			if full() && t>>cursorDropped != last>>cursorDropped {
+				next, ended = packCursor(shard, t), true
 				return false
 			}
 			if e.Live(now) {
 				keys = append(keys, bytes.Clone(e.Key))
+				size += len(e.Key)
 			}
 			last = t
 			visited++
@@ -291,10 +297,10 @@ func (n *Node) Scan(ctx context.Context, cursor uint64, count int) (next uint64,
 		if err != nil {
 			return 0, nil, err
 		}
-		if full {
+		if ended {
 			return next, keys, nil
 		}
-		if (len(keys) >= count || visited >= maxScanned) && shard+1 < r.store.Shards() {
+		if full() && shard+1 < r.store.Shards() {
 			return packCursor(shard+1, 0), keys, nil
 		}
 		if err := context.Cause(ctx); err != nil {

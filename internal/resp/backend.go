@@ -23,8 +23,11 @@ import (
 type Backend interface {
 	// Get returns the value of key; an empty value is found.
 	Get(ctx context.Context, key []byte) (value []byte, found bool, err error)
-	// MGet returns one value per key, in order; nil means missing, so a
-	// present but empty value must not be nil.
+	// MGet returns the values of the first of the keys, in order: of all of
+	// them, or of fewer once these values hold MGetBytes, but of at least one.
+	// It is asked for the others when these are written, so the values of a
+	// long list are never all in memory. nil means missing, so a present but
+	// empty value must not be nil.
 	MGet(ctx context.Context, keys [][]byte) (values [][]byte, err error)
 	// Put writes all pairs. Their keys are distinct.
 	Put(ctx context.Context, pairs []Pair) error
@@ -80,16 +83,23 @@ const (
 const (
 	putRunPairsMax = 1024
 	putRunBytesMax = 4 << 20
-	// getRunKeysMax is smaller than putRunPairsMax because nobody knows how
-	// large the values are before they are read.
-	getRunKeysMax = 128
+	getRunKeysMax  = mgetKeysMax
+)
+
+// Limits of one call of MGet.
+const (
+	// MGetBytes of values are enough for one call of [Backend.MGet]: with the
+	// value that reaches it, a call brings less than MGetBytes + ValueBytesMax.
+	MGetBytes = 4 << 20
+	// mgetKeysMax bounds the keys of a call, and with that the time it takes.
+	mgetKeysMax = 128
 )
 
 var (
 	errKeyEmpty   = errors.New("the key is empty: a key has 1 to 65536 bytes")
 	errKeyLong    = errors.New("the key is too long: a key has at most 65536 bytes")
 	errValueLong  = errors.New("the value is too long: a value has at most 8388608 bytes (8 MiB)")
-	errMGetAnswer = errors.New("internal error: the store answered another number of keys than was asked")
+	errMGetAnswer = errors.New("internal error: the store answered another number of keys than it may")
 )
 
 func checkKey(key []byte) error {

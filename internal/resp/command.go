@@ -21,6 +21,9 @@ type command struct {
 	group, since, summary string
 
 	run handler
+	// paced: run gives each of its calls of the backend its own deadline,
+	// since it waits for the client between them.
+	paced bool
 	// subcommands of a container such as CLIENT; then run is nil.
 	subcommands []command
 }
@@ -99,8 +102,11 @@ func (c *conn) dispatch(ctx context.Context, args [][]byte) {
 		return
 	}
 	c.ran(full, 1)
-	ctx, cancel := c.deadline(ctx)
-	defer cancel()
+	if !cmd.paced {
+		var cancel context.CancelFunc
+		ctx, cancel = c.deadline(ctx)
+		defer cancel()
+	}
 	cmd.run(ctx, c, args)
 }
 

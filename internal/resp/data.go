@@ -12,7 +12,7 @@ import (
 func dataCommands() []command {
 	return []command{
 		{name: "get", arity: 2, flags: []string{"readonly", "fast"}, firstKey: 1, lastKey: 1, keyStep: 1,
-			group: "string", since: "1.0.0", summary: "Returns the value of a key.", run: get},
+			group: "string", since: "1.0.0", summary: "Returns the value of a key.", run: get, paced: true},
 		{name: "set", arity: -3, flags: []string{"write", "denyoom"}, firstKey: 1, lastKey: 1, keyStep: 1,
 			group: "string", since: "1.0.0", summary: "Sets the value of a key; the last write wins.", run: set},
 		{name: "del", arity: -2, flags: []string{"write"}, firstKey: 1, lastKey: -1, keyStep: 1,
@@ -22,7 +22,7 @@ func dataCommands() []command {
 		{name: "exists", arity: -2, flags: []string{"readonly", "fast"}, firstKey: 1, lastKey: -1, keyStep: 1,
 			group: "generic", since: "1.0.0", summary: "Counts the keys that exist.", run: exists},
 		{name: "mget", arity: -2, flags: []string{"readonly", "fast"}, firstKey: 1, lastKey: -1, keyStep: 1,
-			group: "string", since: "1.0.0", summary: "Returns the values of one or more keys.", run: mget},
+			group: "string", since: "1.0.0", summary: "Returns the values of one or more keys.", run: mget, paced: true},
 		{name: "mset", arity: -3, flags: []string{"write", "denyoom"}, firstKey: 1, lastKey: -1, keyStep: 2,
 			group: "string", since: "1.0.1", summary: "Sets the values of one or more keys; not a transaction.", run: mset},
 		{name: "strlen", arity: 2, flags: []string{"readonly", "fast"}, firstKey: 1, lastKey: 1, keyStep: 1,
@@ -41,7 +41,7 @@ func get(ctx context.Context, c *conn, args [][]byte) {
 		c.w.backendError(err)
 		return
 	}
-	c.getEach(ctx, cloneAll(args[1:]))
+	c.getEach(ctx, args[1:])
 }
 
 func set(ctx context.Context, c *conn, args [][]byte) {
@@ -119,22 +119,53 @@ func mget(ctx context.Context, c *conn, args [][]byte) {
 		c.w.backendError(err)
 		return
 	}
-	values, err := c.srv.backend.MGet(ctx, cloneAll(args[1:]))
-	if err == nil && len(values) != len(args)-1 {
-		err = errMGetAnswer
-	}
+	keys := args[1:]
+	values, err := c.mgetSome(ctx, keys)
 	if err != nil {
 		c.w.backendError(err)
 		return
 	}
-	c.w.array(len(values))
-	for _, value := range values {
-		if value == nil {
-			c.w.null()
-			c.w.grown()
-		} else {
-			c.w.bulk(value)
+	c.w.array(len(keys))
+	c.writeValues(ctx, keys, values, nil)
+}
+
+// mgetSome asks the backend for some of the keys, the first ones.
+func (c *conn) mgetSome(ctx context.Context, keys [][]byte) (values [][]byte, err error) {
+	keys = keys[:min(len(keys), mgetKeysMax)]
+	ctx, cancel := c.deadline(ctx)
+	defer cancel()
+	values, err = c.srv.backend.MGet(ctx, cloneAll(keys))
+	if err == nil && (len(values) == 0 || len(values) > len(keys)) {
+		err = errMGetAnswer
+	}
+	return values, err
+}
+
+// writeValues writes a reply for each key, beginning with what mgetSome returned
+// for the first of them, and asks for more when those are written. After an
+// error it asks no more: the error is the reply for the keys that are left.
+func (c *conn) writeValues(ctx context.Context, keys, values [][]byte, err error) {
+	for {
+		if err != nil {
+			for range keys {
+				c.w.backendError(err)
+				c.w.grown()
+			}
+			return
 		}
+		for _, value := range values {
+			if value == nil {
+				c.w.null()
+				c.w.grown()
+			} else {
+				c.w.bulk(value)
+			}
+		}
+		keys = keys[len(values):]
+		if len(keys) == 0 || c.w.err != nil {
+			return
+		}
+		values, err = c.mgetSome(ctx, keys)
 	}
 }
 

@@ -20,7 +20,8 @@
 // commands reach the library that parses them (redcon). The command table says
 // everything there is to know about a command, and COMMAND is made from it.
 // Neighbouring plain SETs become one [Backend.Put], neighbouring GETs one
-// [Backend.MGet]; replies leave together, in the order of the commands.
+// [Backend.MGet]; replies leave together, in the order of the commands. Large
+// values leave as they come: the next ones are asked for when they are written.
 //
 // # The smallest program
 //

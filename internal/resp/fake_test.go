@@ -50,9 +50,14 @@ func (b *mapBackend) Get(_ context.Context, key []byte) ([]byte, bool, error) {
 func (b *mapBackend) MGet(_ context.Context, keys [][]byte) ([][]byte, error) {
 	unlock, err := b.enter("mget %d", len(keys))
 	defer unlock()
-	values := make([][]byte, len(keys))
-	for i, key := range keys {
-		values[i] = b.data[string(key)]
+	var values [][]byte
+	bytes := 0
+	for _, key := range keys {
+		if bytes >= MGetBytes {
+			break
+		}
+		values = append(values, b.data[string(key)])
+		bytes += len(b.data[string(key)])
 	}
 	return values, err
 }

@@ -150,7 +150,7 @@ func configGet(_ context.Context, c *conn, args [][]byte) {
 }
 
 func configRefused(_ context.Context, c *conn, args [][]byte) {
-	c.w.error("ERR CONFIG " + strings.ToUpper(string(args[1])) + " is refused: settings are flags of 'syntropy serve', its environment or its file")
+	c.w.error("ERR CONFIG " + strings.ToUpper(string(args[1])) + " is refused: settings are flags of 'syntropy serve'")
 }
 
 // sorted returns the commands by name, so that COMMAND reads the same each time.

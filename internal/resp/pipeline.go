@@ -78,11 +78,11 @@ func (r *run) finish(ctx context.Context, c *conn) {
 	if r.kind == noRun {
 		return
 	}
-	ctx, cancel := c.deadline(ctx)
-	defer cancel()
 	switch r.kind {
 	case setRun:
 		c.ran("set", len(r.args)/2)
+		ctx, cancel := c.deadline(ctx)
+		defer cancel()
 		err := c.srv.backend.Put(ctx, clonePairs(r.args))
 		for range len(r.args) / 2 {
 			if err != nil {
@@ -93,7 +93,7 @@ func (r *run) finish(ctx context.Context, c *conn) {
 		}
 	case getRun:
 		c.ran("get", len(r.args))
-		c.getEach(ctx, cloneAll(r.args))
+		c.getEach(ctx, r.args)
 	}
 	clear(r.args)
 	clear(r.keys)
@@ -105,31 +105,20 @@ func (r *run) release() { r.args, r.keys = nil, nil }
 
 // getEach writes the replies of one GET per key.
 func (c *conn) getEach(ctx context.Context, keys [][]byte) {
-	if len(keys) == 1 {
-		value, found, err := c.srv.backend.Get(ctx, keys[0])
-		switch {
-		case err != nil:
-			c.w.backendError(err)
-		case !found:
-			c.w.null()
-		default:
-			c.w.bulk(value)
-		}
+	if len(keys) > 1 {
+		values, err := c.mgetSome(ctx, keys)
+		c.writeValues(ctx, keys, values, err)
 		return
 	}
-	values, err := c.srv.backend.MGet(ctx, keys)
-	if err == nil && len(values) != len(keys) {
-		err = errMGetAnswer
-	}
-	for i := range keys {
-		switch {
-		case err != nil:
-			c.w.backendError(err)
-		case values[i] == nil:
-			c.w.null()
-		default:
-			c.w.bulk(values[i])
-		}
-		c.w.grown()
+	ctx, cancel := c.deadline(ctx)
+	defer cancel()
+	value, found, err := c.srv.backend.Get(ctx, bytes.Clone(keys[0]))
+	switch {
+	case err != nil:
+		c.w.backendError(err)
+	case !found:
+		c.w.null()
+	default:
+		c.w.bulk(value)
 	}
 }
