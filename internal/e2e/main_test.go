@@ -1,5 +1,3 @@
-// Package e2e tests the binary as people run it: real processes, real sockets,
-// real signals.
 package e2e
 
 import (

@@ -259,7 +259,7 @@ func (p *peer) describe(ns *NodeStatus) {
 	ns.Up = p.usable()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	ns.Incarnation, ns.WritesMissed = p.incarnation, p.missed
+	ns.Incarnation, ns.WritesMissed = p.incarnation, int64(p.missed)
 	if !ns.Up {
 		ns.State, ns.Entries = StateDown, -1
 		if ns.Reason = p.barred; ns.Reason == "" {

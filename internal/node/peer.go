@@ -28,7 +28,7 @@ type peer struct {
 	accepted    bool        // it has accepted this node, since this node last stood still
 	refusal     rpc.Refusal // the last one by this peer
 	inbound     int         // links that it has to this node
-	missed      int64       // writes it did not get from this node
+	missed      int         // writes it did not get from this node
 }
 
 func (r *replica) newPeer(m topology.Member) *peer {

@@ -163,6 +163,7 @@ func (r *replica) runSession(ctx context.Context, partner hlc.NodeID, shards []i
 		run.err = err
 		return run
 	}
+	missed := p.missedWrites()
 	view := r.store.Snapshot()
 	defer view.Close()
 	now := max(r.clock.now(), settled)
@@ -196,6 +197,9 @@ func (r *replica) runSession(ctx context.Context, partner hlc.NodeID, shards []i
 		return run
 	}
 	if rep.Complete && shards == nil {
+		if rep.InFlight == 0 {
+			p.addMissed(-missed) // it has got them now
+		}
 		r.proofs.record(partner, settled.Time())
 	}
 	return run

@@ -32,15 +32,15 @@ type NodeStatus struct {
 	Node        hlc.NodeID `json:"node"`
 	Peer        string     `json:"peer"` // peer address
 	Up          bool       `json:"up"`
-	State       string     `json:"state"`            // live, joining, stale, down
+	State       string     `json:"state"`            // live, joining, checking, stale, down
 	Reason      string     `json:"reason,omitempty"` // why it is not live, for people
 	Shards      int        `json:"shards"`
 	Entries     int64      `json:"entries"` // rows held, tombstones included; -1 when unknown
 	Tombstones  int64      `json:"tombstones"`
 	Incarnation string     `json:"incarnation,omitempty"` // identity of its disk
 	ClockSkewMS float64    `json:"clock_skew_ms"`         // its clock minus ours
-	// WritesMissed counts the writes, since the answering node started, that it
-	// could not bring to this one: what a repair will find, if nobody else did.
+	// WritesMissed counts the writes that the answering node could not bring to
+	// this one, since it started and since the two last completed a repair.
 	WritesMissed int64 `json:"writes_missed"`
 }
 

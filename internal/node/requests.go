@@ -188,7 +188,13 @@ func (r *replica) sendApply(ctx context.Context, p *peer, m *peerpb.Message) (sh
 func (p *peer) addMissed(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.missed += int64(n)
+	p.missed += n
+}
+
+func (p *peer) missedWrites() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.missed
 }
 
 func count(results []storage.Result) (applied, shadowed uint32) {

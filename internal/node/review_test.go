@@ -230,3 +230,35 @@ func TestScanOfLargeKeys(t *testing.T) {
 		t.Errorf("%d keys in %d pages", len(seen), pages)
 	}
 }
+
+// TestMissedWrites: status counts what a node could not be sent, until a repair
+// has brought it.
+func TestMissedWrites(t *testing.T) {
+	c := startCluster(t, 2, testSettings())
+	n1, n2 := c.nodes[0], c.nodes[1]
+	c.connected()
+	missed := func() int64 {
+		st, err := n1.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Nodes[1].WritesMissed
+	}
+	n2.stop()
+	eventually(t, "n1 notices", func() bool { return len(n1.replicaOf().usablePeers()) == 0 })
+	n1.put("k", 0, 3)
+	if got := missed(); got != 3 {
+		t.Errorf("%d writes missed, not 3", got)
+	}
+	n2.start()
+	c.connected()
+	c.settled()
+	n1.repair(RepairOptions{DryRun: true})
+	if got := missed(); got != 3 {
+		t.Errorf("after a dry run: %d", got)
+	}
+	n1.repair(RepairOptions{})
+	if got := missed(); got != 0 {
+		t.Errorf("after a repair: %d", got)
+	}
+}
