@@ -31,7 +31,7 @@ away for longer than that is not let back in with the data it has.
           down      the node that answered has no connection to it
           The reason stands in the last column, or below the table when it is long.
   MISSED  writes that the node that answered could not bring to it since it started
-          itself, and since the two last completed a repair
+          itself, and since it last brought a repair with it to its end
   CLOCK   its clock minus the clock of the node that answered
 
 Example:

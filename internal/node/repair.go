@@ -218,12 +218,12 @@ func (r *replica) drive(ctx context.Context, p *peer, session *antientropy.Initi
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		if open && !p.usable() { // before a round is counted
+			return fmt.Errorf("%v (%s) is not connected: %s", p.id, p.addr, p.whyNot())
+		}
 		msg, err := session.Next()
 		if msg == nil || err != nil {
 			return err
-		}
-		if !p.usable() {
-			return fmt.Errorf("%v (%s) is not connected: %s", p.id, p.addr, p.whyNot())
 		}
 		reply, err := r.exchange(ctx, p, &peerpb.Session{Id: id, Payload: msg, Open: open}, report)
 		if err != nil {

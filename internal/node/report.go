@@ -40,7 +40,8 @@ type NodeStatus struct {
 	Incarnation string     `json:"incarnation,omitempty"` // identity of its disk
 	ClockSkewMS float64    `json:"clock_skew_ms"`         // its clock minus ours
 	// WritesMissed counts the writes that the answering node could not bring to
-	// this one, since it started and since the two last completed a repair.
+	// this one, since it started and since it last brought a repair with it to
+	// its end.
 	WritesMissed int64 `json:"writes_missed"`
 }
 

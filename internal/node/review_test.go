@@ -197,6 +197,10 @@ func TestRootsWithANodeDown(t *testing.T) {
 			t.Fatalf("%+v", s)
 		}
 	}
+	reports, err := n1.Repair(t.Context(), RepairOptions{})
+	if err != nil || len(reports) != 1 || reports[0].Rounds != 0 || !strings.Contains(reports[0].Error, "not connected") {
+		t.Errorf("%+v, %v", reports, err)
+	}
 }
 
 // TestScanOfLargeKeys: a page holds at most about a megabyte of keys, and the
