@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -353,5 +354,88 @@ func (c *cluster) equalAfter(m *member) {
 		if rep.KeysDiverged+rep.KeysPulled+rep.KeysPushed != 0 || rep.Rounds != 1 {
 			c.t.Fatalf("equal replicas were repaired: %+v", rep)
 		}
+	}
+}
+
+// TestLastWriteOfABatchWins: a key that is written twice in one call ends with
+// the later value, also where the batch is too large for one message and the two
+// overtake each other on the way.
+func TestLastWriteOfABatchWins(t *testing.T) {
+	c := startCluster(t, 3, testSettings())
+	n1 := c.nodes[0]
+	c.connected()
+	for i := range 10 {
+		k := key("twice", i)
+		err := n1.Write(t.Context(), []Op{
+			{Key: k, Value: bytes.Repeat([]byte("A"), maxApplyBytes)},
+			{Key: key("between", i), Value: []byte("v")},
+			{Key: k, Value: bytes.Repeat([]byte("B"), maxApplyBytes)},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range c.nodes {
+			if got := m.get(k); !strings.HasPrefix(got, "B") {
+				t.Fatalf("%s: batch %d ended with %.1s, the earlier write", m.name, i, got)
+			}
+		}
+	}
+}
+
+// TestRootsWithANodeDown: who did not answer is listed, and nothing is called
+// equal that was not compared.
+func TestRootsWithANodeDown(t *testing.T) {
+	c := startCluster(t, 2, testSettings())
+	n1, n2 := c.nodes[0], c.nodes[1]
+	c.connected()
+	n2.stop()
+	eventually(t, "n1 notices", func() bool { return len(n1.replicaOf().usablePeers()) == 0 })
+	report, err := n1.Roots(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report.Equal || len(report.Errors) != 1 {
+		t.Errorf("equal %v, errors %q", report.Equal, report.Errors)
+	}
+	for _, s := range report.Shards {
+		if len(s.Replicas) != 2 || s.Replicas[1].Node != 2 || s.Replicas[1].State != StateDown || s.Replicas[1].Root != "" {
+			t.Fatalf("%+v", s)
+		}
+	}
+	reports, err := n1.Repair(t.Context(), RepairOptions{})
+	if err != nil || len(reports) != 1 || reports[0].Rounds != 0 || !strings.Contains(reports[0].Error, "not connected") {
+		t.Errorf("%+v, %v", reports, err)
+	}
+}
+
+// TestMissedWrites: status counts what a node could not be sent, until a repair
+// has brought it.
+func TestMissedWrites(t *testing.T) {
+	c := startCluster(t, 2, testSettings())
+	n1, n2 := c.nodes[0], c.nodes[1]
+	c.connected()
+	missed := func() int64 {
+		st, err := n1.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Nodes[1].WritesMissed
+	}
+	n2.stop()
+	eventually(t, "n1 notices", func() bool { return len(n1.replicaOf().usablePeers()) == 0 })
+	n1.put("k", 0, 3)
+	if got := missed(); got != 3 {
+		t.Errorf("%d writes missed, not 3", got)
+	}
+	n2.start()
+	c.connected()
+	c.settled()
+	n1.repair(RepairOptions{DryRun: true})
+	if got := missed(); got != 3 {
+		t.Errorf("after a dry run: %d", got)
+	}
+	n1.repair(RepairOptions{})
+	if got := missed(); got != 0 {
+		t.Errorf("after a repair: %d", got)
 	}
 }

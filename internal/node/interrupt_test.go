@@ -290,3 +290,28 @@ func TestOneBadEntryDoesNotBlockRepair(t *testing.T) {
 		t.Errorf("n2 has %q", got)
 	}
 }
+
+// TestRepairUnderLoad: writes that come while a repair runs are none of its
+// business; what was in flight when it began is settled.
+func TestRepairUnderLoad(t *testing.T) {
+	c := startCluster(t, 2, testSettings())
+	n1 := c.nodes[0]
+	c.connected()
+	n1.inject(entry("first", "v", 0)) // n2 has not got it: in flight
+	r := n1.replicaOf()
+	settled := r.settings.Settle
+	done := make(chan RepairReport)
+	go func() { done <- r.repairPair(t.Context(), 2, RepairOptions{}) }()
+	for wait := time.After(settled / 2); ; {
+		select {
+		case <-wait:
+			n1.inject(entry("second", "v", 0)) // younger than the first look
+			wait = nil
+		case rep := <-done:
+			if rep.Error != "" || rep.KeysPushed != 1 || rep.KeysInFlight != 0 {
+				t.Errorf("%+v", rep)
+			}
+			return
+		}
+	}
+}

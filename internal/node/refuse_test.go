@@ -1,9 +1,12 @@
 package node
 
 import (
+	"encoding/json"
 	"errors"
 	"net"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -285,5 +288,48 @@ func TestNewcomerRefused(t *testing.T) {
 	}
 	if left, err := os.ReadDir(opts.DataDir); err != nil || len(left) > 0 {
 		t.Errorf("a node that was refused has left %v, %v", left, err)
+	}
+}
+
+// foreign rewrites the directory of a stopped node into one of another cluster
+// with members at the same addresses.
+func (m *member) foreign() {
+	m.c.t.Helper()
+	file := filepath.Join(m.dir, "cluster.json")
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		m.c.t.Fatal(err)
+	}
+	record, err := topology.ParseRecord(raw)
+	if err != nil {
+		m.c.t.Fatal(err)
+	}
+	record.ClusterID = strings.Repeat("ab", 16)
+	if raw, err = json.Marshal(record); err != nil {
+		m.c.t.Fatal(err)
+	}
+	if err := os.WriteFile(file, raw, 0o600); err != nil {
+		m.c.t.Fatal(err)
+	}
+}
+
+// TestForeignDirectory: a node with the directory of another cluster whose
+// members have the same addresses ends, with or without --join, and the members
+// go on.
+func TestForeignDirectory(t *testing.T) {
+	c := startCluster(t, 3, testSettings())
+	n1, n3 := c.nodes[0], c.nodes[2]
+	n1.put("k", 0, 5)
+	n3.stop()
+	n3.foreign()
+	for _, join := range [][]string{n3.join, nil} {
+		n3.join = join
+		n3.start()
+		eventually(t, "n3 fails", func() bool { return n3.Err() != nil })
+		wantWords(t, n3.Err().Error(), n3.dir, "cluster")
+		n3.stop()
+	}
+	if n1.Err() != nil || n1.get(key("k", 1)) != "k of n1 1" {
+		t.Errorf("n1 is disturbed: %v", n1.Err())
 	}
 }

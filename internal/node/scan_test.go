@@ -158,3 +158,35 @@ func TestScanRefused(t *testing.T) {
 	_, _, err := n.Scan(t.Context(), 0, 10)
 	wantCode(t, err, CodeJoining, "ask another node")
 }
+
+// TestScanOfLargeKeys: a page holds at most about a megabyte of keys, and the
+// scan still returns each of them once.
+func TestScanOfLargeKeys(t *testing.T) {
+	c := startCluster(t, 1, testSettings())
+	n1 := c.nodes[0]
+	for i := range 40 {
+		if err := n1.Write(t.Context(), []Op{{Key: append(key("k", i), make([]byte, 60<<10)...), Value: []byte("v")}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen, pages := make(map[string]bool), 0
+	for cursor := uint64(0); pages == 0 || cursor != 0; pages++ {
+		next, keys, err := n1.Scan(t.Context(), cursor, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(keys) > maxScannedBytes/(60<<10)+1 {
+			t.Fatalf("a page of %d keys", len(keys))
+		}
+		for _, k := range keys {
+			if seen[string(k)] {
+				t.Fatalf("%.5s came twice", k)
+			}
+			seen[string(k)] = true
+		}
+		cursor = next
+	}
+	if len(seen) != 40 || pages < 3 {
+		t.Errorf("%d keys in %d pages", len(seen), pages)
+	}
+}

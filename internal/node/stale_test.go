@@ -239,3 +239,75 @@ func TestRestoredCopy(t *testing.T) {
 	c.settled()
 	c.equalAfter(n1)
 }
+
+// TestStaleIsRemembered (I2): a node that was told that it is stale stays so over
+// a restart, also when the member that told it is away.
+func TestStaleIsRemembered(t *testing.T) {
+	c := startCluster(t, 3, staleSettings())
+	n1, n2, n3 := c.nodes[0], c.nodes[1], c.nodes[2]
+	n1.put("k", 0, 20)
+	n3.away(n1, n2)
+	n1.del("k", 0, 10)
+	n3.start()
+	n3.state(StateStale)
+	n3.stop()
+	n1.stop()
+	n2.stop()
+	n3.start()
+	n3.state(StateStale)
+	_, _, err := n3.Get(t.Context(), key("k", 5))
+	wantCode(t, err, CodeStale, "gc_grace", "move its data directory away")
+	// A member that never judged it does not deal with it either.
+	hello := n3.replicaOf().hello(2)
+	n2.start()
+	if refusal := n2.dial(hello); refusal == nil || !strings.Contains(refusal.Text, "out of service") {
+		t.Errorf("n2 accepts a node that says it is stale: %v", refusal)
+	}
+}
+
+// TestStoodStill: a node that did not run for longer than gc_grace, frozen or
+// suspended, serves nothing before the others have accepted it again.
+func TestStoodStill(t *testing.T) {
+	c := startCluster(t, 3, staleSettings())
+	n1, n3 := c.nodes[0], c.nodes[2]
+	n1.put("k", 0, 5)
+	c.connected()
+	r := n3.replicaOf()
+	r.mu.Lock()
+	r.ticked = r.ticked.Add(-c.settings.GCGrace - time.Minute)
+	r.mu.Unlock()
+	// The request comes before the first tick.
+	_, _, err := n3.Get(t.Context(), key("k", 1))
+	wantCode(t, err, CodeChecking, "stood still")
+	r.afterGap(time.Hour)
+	n3.state(StateLive) // the links were made anew, and the others accept it
+	if got := n3.get(key("k", 1)); got != "k of n1 1" {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestStoreIsEmpty: as TestStoreIsGone, with a directory in its place, such as
+// the mount point of a volume that is not there.
+func TestStoreIsEmpty(t *testing.T) {
+	c := startCluster(t, 3, testSettings())
+	n1, n2, n3 := c.nodes[0], c.nodes[1], c.nodes[2]
+	n1.put("k", 0, 20)
+	n3.stop()
+	n2.stop() // without n2 the filling cannot end
+	store := filepath.Join(n3.dir, "store")
+	if err := os.RemoveAll(store); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(store, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	n3.start()
+	n3.state(StateJoining)
+	_, _, err := n3.Get(t.Context(), key("k", 1))
+	wantCode(t, err, CodeJoining)
+	n2.start()
+	n3.state(StateLive)
+	if got := n3.get(key("k", 1)); got != "k of n1 1" {
+		t.Errorf("%q", got)
+	}
+}
