@@ -206,7 +206,7 @@ func (r *Responder) serve(req request) error {
 	a := &response{applied: len(req.push)}
 	room := r.messageBytes
 	for _, t := range req.pull {
-		entries, err := r.entries(t)
+		entries, err := pick(r.view, t)
 		if err != nil {
 			return err
 		}
@@ -319,11 +319,7 @@ func versionOf(v View, e lww.Entry, d merkle.Digest) keyVersion {
 	}
 }
 
-// entries returns the entries under a token that were asked for.
-func (r *Responder) entries(t tokenRef) (entries []lww.Entry, err error) {
-	return pick(r.view, t)
-}
-
+// pick returns the entries under a token that have the given sums.
 func pick(v View, t tokenRef) (entries []lww.Entry, err error) {
 	err = v.Rows(t.shard, atToken(t.token), func(_ ring.Token, e lww.Entry, d merkle.Digest) bool {
 		if slices.Contains(t.sums, d.Sum.Lo) {
