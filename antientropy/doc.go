@@ -43,6 +43,9 @@
 //		init.Applied(apply(pulled))
 //	}
 //
+// A [Schedule] decides with which partner a node begins its next session, and
+// when: every pair within each interval, the oldest proof first.
+//
 // # Caveats
 //
 // A session reads views that do not change while writes go on beside it.
