@@ -29,12 +29,27 @@ type Backend interface {
 	// long list are never all in memory. nil means missing, so a present but
 	// empty value must not be nil.
 	MGet(ctx context.Context, keys [][]byte) (values [][]byte, err error)
-	// Put writes all pairs. Their keys are distinct.
+	// Put writes all pairs. Their keys are distinct. Each pair replaces the
+	// whole entry: one without an expiry does not expire, whatever was there.
 	Put(ctx context.Context, pairs []Pair) error
 	// Delete removes keys, which are distinct, and says how many existed.
 	Delete(ctx context.Context, keys [][]byte) (existed int, err error)
 	// Exists counts the keys that exist; a key given twice counts twice.
 	Exists(ctx context.Context, keys [][]byte) (int, error)
+	// Expire sets when key expires, in milliseconds since 1970, at least 1; a
+	// time that has passed makes the key go away at once. It changes nothing
+	// and returns false when the key does not exist (an expired one does not)
+	// or when cond, asked with [ExpireCondition.Allows] about the version
+	// that was read, does not allow it. Reading and writing are two steps:
+	// of two calls at the same time both may find their condition true, and
+	// the later one stays. It never undoes a delete and never changes a value.
+	Expire(ctx context.Context, key []byte, at int64, cond ExpireCondition) (done bool, err error)
+	// Persist removes the expiry of key; false when there is no key or no
+	// expiry. What is said of races at Expire holds for it too.
+	Persist(ctx context.Context, key []byte) (done bool, err error)
+	// ExpiryOf returns when key expires, in milliseconds since 1970; 0 means
+	// that it does not. A key that has expired is not found.
+	ExpiryOf(ctx context.Context, key []byte) (expires int64, found bool, err error)
 	// Scan returns about count keys from cursor on, and the cursor to go on
 	// from; both begin and end with 0.
 	Scan(ctx context.Context, cursor uint64, count int) (next uint64, keys [][]byte, err error)
@@ -42,13 +57,23 @@ type Backend interface {
 	Size(ctx context.Context) (int64, error)
 	// Info returns the sections INFO adds to the server's own.
 	Info(ctx context.Context) []InfoSection
+	// At returns the same store, read and written at the given levels;
+	// [ConsistencyDefault] stands for the level that the node is set to. It is
+	// called on the Backend given to [New], once for each SYN.CONSISTENCY, and
+	// holds nothing that must be closed.
+	At(read, write Consistency) Backend
+	// Consistency returns the levels in effect, the default ones resolved.
+	Consistency() (read, write Consistency)
 	// RequestDeadline is the time one command may take; 0 or less is no limit.
 	RequestDeadline() time.Duration
 }
 
-// Pair is a key and the value to write to it.
+// Pair is a key and what to write to it.
 type Pair struct {
 	Key, Value []byte
+	// Expires is when the key goes away, in milliseconds since 1970. 0 is
+	// never; a time that has passed writes a key that nobody will see.
+	Expires int64
 }
 
 // InfoSection is one "# Name" section of INFO. Fields of a section the server
@@ -148,12 +173,16 @@ func cloneAll(slices [][]byte) [][]byte {
 	return out
 }
 
-// clonePairs is cloneAll for keys and values that alternate.
-func clonePairs(flat [][]byte) []Pair {
+// clonePairs is cloneAll for keys and values that alternate. expires holds the
+// expiry of each pair, or is nil when there is none.
+func clonePairs(flat [][]byte, expires []int64) []Pair {
 	owned := cloneAll(flat)
 	pairs := make([]Pair, len(owned)/2)
 	for i := range pairs {
 		pairs[i] = Pair{Key: owned[2*i], Value: owned[2*i+1]}
+		if expires != nil {
+			pairs[i].Expires = expires[i]
+		}
 	}
 	return pairs
 }

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -21,7 +22,9 @@ func TestGoRedis(t *testing.T) {
 }
 
 func useGoRedis(t *testing.T, protocol int) {
-	_, addr := startServer(t, newMapBackend(), Options{})
+	clock, backend := newTestClock(), newMapBackend()
+	backend.now = clock.now
+	_, addr := startServer(t, backend, Options{Now: clock.now})
 	client := redis.NewClient(&redis.Options{Addr: addr, Protocol: protocol})
 	defer client.Close()
 	ctx := t.Context()
@@ -91,7 +94,87 @@ func useGoRedis(t *testing.T, protocol int) {
 	if list, err := client.ClientList(ctx).Result(); err != nil || !strings.Contains(list, "lib-name=go-redis") {
 		t.Errorf("ClientList: %q, %v", list, err)
 	}
-	must(client.Time(ctx).Err())
+	if now, err := client.Time(ctx).Result(); !now.Equal(clock.now()) || err != nil {
+		t.Errorf("Time: %v, %v", now, err)
+	}
+	useExpiry(t, client, clock)
+	if levels, err := client.Do(ctx, "SYN.CONSISTENCY").Result(); err != nil || !strings.Contains(fmt.Sprint(levels), "write") {
+		t.Errorf("SYN.CONSISTENCY: %v, %v", levels, err)
+	}
+}
+
+// useExpiry makes the calls about expiry, each with what it must answer.
+func useExpiry(t *testing.T, client *redis.Client, clock *testClock) {
+	ctx := t.Context()
+	at := clock.now().Add(90 * time.Second).Truncate(time.Second)
+	for i, step := range []struct {
+		cmd  redis.Cmder
+		want any
+	}{
+		{client.Set(ctx, "e", "v", time.Minute), "OK"},
+		{client.TTL(ctx, "e"), time.Minute},
+		{client.Expire(ctx, "e", 2*time.Minute), true},
+		{client.PTTL(ctx, "e"), 2 * time.Minute},
+		{client.ExpireNX(ctx, "e", time.Minute), false},
+		{client.ExpireXX(ctx, "e", time.Minute), true},
+		{client.ExpireGT(ctx, "e", time.Second), false},
+		{client.ExpireLT(ctx, "e", time.Second), true},
+		{client.PExpire(ctx, "e", 1500*time.Millisecond), true},
+		{client.PTTL(ctx, "e"), 1500 * time.Millisecond},
+		{client.ExpireAt(ctx, "e", at), true},
+		{client.ExpireTime(ctx, "e"), time.Duration(at.Unix()) * time.Second},
+		{client.PExpireAt(ctx, "e", at), true},
+		{client.PExpireTime(ctx, "e"), time.Duration(at.UnixMilli()) * time.Millisecond},
+		{client.Persist(ctx, "e"), true},
+		{client.Persist(ctx, "e"), false},
+		{client.TTL(ctx, "e"), time.Duration(-1)},
+		//lint:ignore SA1019 programs that call it must go on working
+		{client.SetEx(ctx, "e", "w", time.Hour), "OK"},
+		{client.TTL(ctx, "e"), time.Hour},
+		{client.Set(ctx, "e", "v", 1500*time.Millisecond), "OK"},
+		{client.PTTL(ctx, "e"), 1500 * time.Millisecond},
+		{client.SetArgs(ctx, "e", "v", redis.SetArgs{ExpireAt: at}), "OK"},
+		{client.TTL(ctx, "e"), 89 * time.Second},
+		{client.Set(ctx, "e", "v", 0), "OK"},
+		{client.TTL(ctx, "e"), time.Duration(-1)},
+		{client.Expire(ctx, "e", -time.Second), true},
+		{client.TTL(ctx, "e"), time.Duration(-2)},
+		{client.Get(ctx, "e"), redis.Nil},
+		{client.Expire(ctx, "e", time.Second), false},
+		{client.Set(ctx, "e", "v", time.Second), "OK"},
+	} {
+		got := any(step.cmd.Err())
+		switch cmd := step.cmd.(type) {
+		case *redis.BoolCmd:
+			got = cmd.Val()
+		case *redis.DurationCmd:
+			got = cmd.Val()
+		case *redis.StatusCmd:
+			got = cmd.Val()
+		}
+		if err := step.cmd.Err(); got != step.want || err != nil && err != step.want {
+			t.Errorf("call %d, %v: got %v, want %v", i, step.cmd, got, step.want)
+		}
+	}
+	clock.advance(time.Second)
+	if err := client.Get(ctx, "e").Err(); !errors.Is(err, redis.Nil) {
+		t.Errorf("Get of an expired key: %v", err)
+	}
+	if err := client.Set(ctx, "e", "v", redis.KeepTTL).Err(); err == nil || !strings.Contains(err.Error(), "KEEPTTL is refused") {
+		t.Errorf("Set with KEEPTTL: %v", err)
+	}
+	pipe := client.Pipeline()
+	for i := range 100 {
+		pipe.Set(ctx, fmt.Sprint("e", i), i, time.Duration(i+1)*time.Second)
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		t.Error(err)
+	}
+	for i := range 100 {
+		if ttl := client.TTL(ctx, fmt.Sprint("e", i)).Val(); ttl != time.Duration(i+1)*time.Second {
+			t.Errorf("e%d has %v left", i, ttl)
+		}
+	}
 }
 
 func tool(t *testing.T, name, addr, stdin string, args ...string) string {
@@ -131,6 +214,9 @@ func TestRedisCLI(t *testing.T) {
 		{"STRLEN big", "4\n"},
 		{"INCR k", "ERR INCR is refused: " + refusedTable()["incr"] + "\n\n"},
 		{"HELP GET", ""},
+		{"SET e v EX 100\nEXPIRE e 50 GT\nEXPIRE e 50 XX LT\nPERSIST e\nTTL e", "OK\n0\n1\n1\n-1\n"},
+		{"EXPIRE e 10 NX XX", "ERR NX and XX, GT or LT options at the same time are not compatible\n\n"},
+		{"SYN.CONSISTENCY READ ALL", "OK\n"},
 		{"COMMAND COUNT", fmt.Sprint(len(commandTable())) + "\n"},
 	} {
 		for _, args := range [][]string{nil, {"-3"}} {

@@ -19,6 +19,12 @@ type command struct {
 	firstKey, lastKey, keyStep int
 
 	group, since, summary string
+	// usage is what follows the name, as docs/commands.md shows it.
+	usage string
+	// note says what a client of Redis must know: "racy: " how, "differs: "
+	// how, "refused", or "own: " for a command that Redis does not have. Empty
+	// means that the command does exactly what it does in Redis.
+	note string
 
 	run handler
 	// paced: run gives each of its calls of the backend its own deadline,
@@ -34,7 +40,7 @@ type handler func(ctx context.Context, c *conn, args [][]byte)
 
 func commandTable() map[string]*command {
 	var table []command
-	for _, part := range [][]command{dataCommands(), connectionCommands(), serverCommands()} {
+	for _, part := range [][]command{dataCommands(), setCommands(), expiryCommands(), connectionCommands(), serverCommands()} {
 		table = append(table, part...)
 	}
 	byName := make(map[string]*command, len(table))

@@ -101,8 +101,9 @@ func TestUnknownCommandShowsOnlyTheBeginning(t *testing.T) {
 }
 
 func TestNeighboursShareACall(t *testing.T) {
-	backend := newMapBackend()
-	_, addr := startServer(t, backend, Options{})
+	backend, clock := newMapBackend(), newTestClock()
+	backend.now = clock.now
+	_, addr := startServer(t, backend, Options{Now: clock.now})
 	nc := dial(t, addr)
 	for _, tc := range []struct {
 		send  []string
@@ -116,6 +117,14 @@ func TestNeighboursShareACall(t *testing.T) {
 		{[]string{"SET a 1", "PING", "SET b 2"}, []string{"put 1", "put 1"}},
 		{[]string{"SET a 1", "SET b 2 NX", "SET c 2"}, []string{"put 1", "put 1"}},
 		{[]string{"GET a", "MGET a b", "GET b", "GET c"}, []string{"get", "mget 2", "mget 2"}},
+		{[]string{"SET a 1 EX 10", "SET b 2", "SET c 3 PXAT 5"}, []string{"put 3"}},
+		{[]string{"SET a 1 EX 10", "SET b 2 EX 0", "SET c 3 EX", "SETEX d 9 4", "SET e 5"}, []string{"put 1", "put 1", "put 1"}},
+		{[]string{"SET a 1 EX 10", "EXPIREAT a 5", "TTL a", "PERSIST a"}, []string{"put 1", "expire 5000", "expiry", "persist"}},
+		// Never two levels in one call.
+		{[]string{"SET a 1", "SYN.CONSISTENCY ALL", "SET b 2", "SET c 3", "SYN.CONSISTENCY READ ONE", "SET d 4", "GET a", "DEL a", "RESET", "SET e 5"},
+			[]string{"put 1", "put 2 at all/all", "put 1 at one/all", "get at one/all", "delete 1 at one/all", "put 1"}},
+		{[]string{"SYN.CONSISTENCY WRITE ONE", "MGET a", "EXPIRE a 10", "TTL a", "PERSIST a", "EXISTS a", "SCAN 0", "DBSIZE", "SYN.CONSISTENCY DEFAULT", "GET a"},
+			[]string{"mget 1 at default/one", "expire 1767323055678 at default/one", "expiry at default/one", "persist at default/one", "exists 1 at default/one", "scan 0 10 at default/one", "size at default/one", "get"}},
 	} {
 		nc.Write([]byte(strings.Join(tc.send, "\r\n") + "\r\nECHO end\r\n"))
 		var got []byte
@@ -164,8 +173,13 @@ func TestAFailedRunAnswersEachCommand(t *testing.T) {
 	_, addr := startServer(t, backend, Options{})
 	nc := dial(t, addr)
 	backend.fail = fmt.Errorf("shard 7: %w", codedError{"QUORUM", "1 of 2 replicas\r\nanswered"})
-	nc.Write([]byte("SET a 1\r\nSET b 2\r\nGET a\r\nGET b\r\nDEL a\r\nMSET a 1\r\nSCAN 0\r\nDBSIZE\r\nTYPE a\r\nSTRLEN a\r\nMGET a\r\nEXISTS a\r\n"))
-	expect(t, nc, strings.Repeat("-QUORUM shard 7: 1 of 2 replicas  answered\r\n", 12))
+	nc.Write([]byte("SET a 1\r\nSET b 2\r\nGET a\r\nGET b\r\nDEL a\r\nMSET a 1\r\nSCAN 0\r\nDBSIZE\r\nTYPE a\r\nSTRLEN a\r\nMGET a\r\nEXISTS a\r\n" +
+		"SETEX a 1 v\r\nEXPIRE a 1\r\nPERSIST a\r\nTTL a\r\nPEXPIRETIME a\r\n"))
+	expect(t, nc, strings.Repeat("-QUORUM shard 7: 1 of 2 replicas  answered\r\n", 17))
+	// Whatever a backend says, a reply is one line.
+	backend.fail = codedError{"NO\r\n+OK", "a\nb\rc\r\n+OK\r\n"}
+	nc.Write([]byte("GET a\r\n"))
+	expect(t, nc, "-ERR a b c  +OK  \r\n")
 	nc.Write([]byte("PING\r\n"))
 	expect(t, nc, "+PONG\r\n")
 }
@@ -212,12 +226,18 @@ func TestSizesOfKeysAndValues(t *testing.T) {
 	backend.taken()
 
 	keyLong, valueLong := "-ERR "+errKeyLong.Error()+"\r\n", "-ERR "+errValueLong.Error()+"\r\n"
-	for _, name := range []string{"GET", "DEL", "UNLINK", "EXISTS", "MGET", "STRLEN", "TYPE"} {
+	for _, name := range []string{"GET", "DEL", "UNLINK", "EXISTS", "MGET", "STRLEN", "TYPE", "TTL", "PTTL", "EXPIRETIME", "PEXPIRETIME", "PERSIST"} {
 		nc.Write(bulks(name, key+"k"))
+		expect(t, nc, keyLong)
+	}
+	for _, name := range []string{"EXPIRE", "PEXPIRE", "EXPIREAT", "PEXPIREAT"} {
+		nc.Write(bulks(name, key+"k", "10"))
 		expect(t, nc, keyLong)
 	}
 	nc.Write(bulks("SET", key+"k", "v"))
 	expect(t, nc, keyLong)
+	nc.Write(bulks("SETEX", "k", "10", value+"v"))
+	expect(t, nc, valueLong)
 	nc.Write(bulks("SET", "k", value+"v"))
 	expect(t, nc, valueLong)
 	nc.Write(bulks("MSET", "good", "v", "k", value+"v"))

@@ -34,6 +34,11 @@ type conn struct {
 	nc    net.Conn
 	since time.Time
 
+	// levels are those chosen with SYN.CONSISTENCY, and backend is the
+	// server's at these levels.
+	levels  levels
+	backend Backend
+
 	w     replyWriter
 	frame framer
 	run   run
@@ -58,9 +63,9 @@ type identity struct {
 }
 
 func newConn(s *Server, id int64, nc net.Conn) *conn {
-	c := &conn{srv: s, id: id, nc: nc, since: time.Now()}
+	c := &conn{srv: s, id: id, nc: nc, since: time.Now(), backend: s.backend}
 	c.w = replyWriter{nc: nc, timeout: s.opts.WriteTimeout}
-	c.run.seed = s.seed
+	c.run.seed, c.run.now = s.seed, s.now
 	c.lastActive.Store(c.since.UnixNano())
 	return c
 }

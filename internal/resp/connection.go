@@ -23,33 +23,43 @@ func connectionCommands() []command {
 	fast := []string{"loading", "stale", "fast"}
 	return []command{
 		{name: "ping", arity: -1, flags: []string{"fast"}, group: "connection", since: "1.0.0",
-			summary: "Answers PONG, or the given message.", run: ping},
+			usage: "[message]", summary: "Answers PONG, or the given message.", run: ping},
 		{name: "echo", arity: 2, flags: fast, group: "connection", since: "1.0.0",
-			summary: "Returns the given message.", run: func(_ context.Context, c *conn, args [][]byte) { c.w.bulk(args[1]) }},
+			usage: "message", summary: "Returns the given message.", run: func(_ context.Context, c *conn, args [][]byte) { c.w.bulk(args[1]) }},
 		{name: "hello", arity: -1, flags: append([]string{"no_auth"}, fast...), group: "connection", since: "6.0.0",
+			usage: "[protover [SETNAME name]]", note: "differs: AUTH is refused",
 			summary: "Chooses the protocol version and describes the server.", run: hello},
 		{name: "select", arity: 2, flags: fast, group: "connection", since: "1.0.0",
+			usage: "index", note: "differs: there is only database 0",
 			summary: "Accepts database 0, the only one.", run: selectDatabase},
 		{name: "quit", arity: -1, flags: append([]string{"no_auth"}, fast...), group: "connection", since: "1.0.0",
 			summary: "Closes the connection.", run: func(_ context.Context, c *conn, _ [][]byte) { c.quit = true; c.w.ok() }},
 		{name: "reset", arity: 1, flags: append([]string{"no_auth"}, fast...), group: "connection", since: "6.2.0",
-			summary: "Forgets everything about the connection.", run: reset},
+			summary: "Forgets what was set for the connection, its consistency too.", run: reset},
+		{name: "syn.consistency", arity: -1, flags: fast, group: "connection", since: "0.1.0",
+			usage: "[level | [READ level] [WRITE level]]", note: "own: a level is ONE, QUORUM, ALL or DEFAULT; for this connection, until RESET",
+			summary: "Sets, or without a level returns, how many replicas reads and writes wait for.", run: consistency},
 		{name: "readonly", arity: 1, flags: fast, group: "cluster", since: "3.0.0",
+			note:    "differs: accepted, changes nothing",
 			summary: "Accepted: every node takes reads and writes.", run: okay},
 		{name: "readwrite", arity: 1, flags: fast, group: "cluster", since: "3.0.0",
+			note:    "differs: accepted, changes nothing",
 			summary: "Accepted: every node takes reads and writes.", run: okay},
 		{name: "client", arity: -2, flags: []string{"loading", "stale"}, group: "connection", since: "2.4.0",
 			summary: "A container for commands about client connections.", subcommands: []command{
 				{name: "getname", arity: 2, since: "2.6.9", summary: "Returns the name of the connection.", run: clientGetName},
 				{name: "id", arity: 2, since: "5.0.0", summary: "Returns the number of the connection.",
 					run: func(_ context.Context, c *conn, _ [][]byte) { c.w.integer(c.id) }},
-				{name: "info", arity: 2, since: "6.2.0", summary: "Describes the connection.",
+				{name: "info", arity: 2, since: "6.2.0", note: "differs: fewer fields", summary: "Describes the connection.",
 					run: func(_ context.Context, c *conn, _ [][]byte) { c.w.text(c.describe(time.Now())) }},
-				{name: "list", arity: -2, since: "2.4.0", summary: "Describes every connection.", run: clientList},
-				{name: "no-evict", arity: 3, since: "7.0.0", summary: "Accepted: clients are not evicted.", run: onOrOff},
-				{name: "no-touch", arity: 3, since: "7.2.0", summary: "Accepted: keys have no access time.", run: onOrOff},
-				{name: "setinfo", arity: 4, since: "7.2.0", summary: "Sets LIB-NAME or LIB-VER of the connection.", run: clientSetInfo},
-				{name: "setname", arity: 3, since: "2.6.9", summary: "Sets the name of the connection.", run: clientSetName},
+				{name: "list", arity: -2, since: "2.4.0", usage: "[TYPE type | ID id [id ...]]",
+					note: "differs: fewer fields", summary: "Describes every connection.", run: clientList},
+				{name: "no-evict", arity: 3, since: "7.0.0", usage: "ON | OFF", note: "differs: accepted, changes nothing",
+					summary: "Accepted: clients are not evicted.", run: onOrOff},
+				{name: "no-touch", arity: 3, since: "7.2.0", usage: "ON | OFF", note: "differs: accepted, changes nothing",
+					summary: "Accepted: keys have no access time.", run: onOrOff},
+				{name: "setinfo", arity: 4, since: "7.2.0", usage: "LIB-NAME name | LIB-VER version", summary: "Sets LIB-NAME or LIB-VER of the connection.", run: clientSetInfo},
+				{name: "setname", arity: 3, since: "2.6.9", usage: "name", summary: "Sets the name of the connection.", run: clientSetName},
 			}},
 	}
 }
@@ -80,6 +90,7 @@ func selectDatabase(_ context.Context, c *conn, args [][]byte) {
 
 func reset(_ context.Context, c *conn, _ [][]byte) {
 	c.setIdentity(func(who *identity) { who.name, who.resp3 = "", false })
+	c.choose(levels{})
 	c.w.status("RESET")
 }
 

@@ -12,27 +12,31 @@ import (
 func dataCommands() []command {
 	return []command{
 		{name: "get", arity: 2, flags: []string{"readonly", "fast"}, firstKey: 1, lastKey: 1, keyStep: 1,
-			group: "string", since: "1.0.0", summary: "Returns the value of a key.", run: get, paced: true},
-		{name: "set", arity: -3, flags: []string{"write", "denyoom"}, firstKey: 1, lastKey: 1, keyStep: 1,
-			group: "string", since: "1.0.0", summary: "Sets the value of a key; the last write wins.", run: set},
+			group: "string", since: "1.0.0", usage: "key", summary: "Returns the value of a key.", run: get, paced: true},
 		{name: "del", arity: -2, flags: []string{"write"}, firstKey: 1, lastKey: -1, keyStep: 1,
-			group: "generic", since: "1.0.0", summary: "Deletes one or more keys.", run: del},
+			group: "generic", since: "1.0.0", usage: "key [key ...]", note: "racy: the keys that existed are counted before the delete, so two clients may count the same one",
+			summary: "Deletes one or more keys.", run: del},
 		{name: "unlink", arity: -2, flags: []string{"write", "fast"}, firstKey: 1, lastKey: -1, keyStep: 1,
-			group: "generic", since: "4.0.0", summary: "Deletes one or more keys; the same as DEL.", run: del},
+			group: "generic", since: "4.0.0", usage: "key [key ...]", note: "racy: like DEL",
+			summary: "Deletes one or more keys; the same as DEL.", run: del},
 		{name: "exists", arity: -2, flags: []string{"readonly", "fast"}, firstKey: 1, lastKey: -1, keyStep: 1,
-			group: "generic", since: "1.0.0", summary: "Counts the keys that exist.", run: exists},
+			group: "generic", since: "1.0.0", usage: "key [key ...]", summary: "Counts the keys that exist.", run: exists},
 		{name: "mget", arity: -2, flags: []string{"readonly", "fast"}, firstKey: 1, lastKey: -1, keyStep: 1,
-			group: "string", since: "1.0.0", summary: "Returns the values of one or more keys.", run: mget, paced: true},
+			group: "string", since: "1.0.0", usage: "key [key ...]", note: "racy: the values are not read at one moment",
+			summary: "Returns the values of one or more keys.", run: mget, paced: true},
 		{name: "mset", arity: -3, flags: []string{"write", "denyoom"}, firstKey: 1, lastKey: -1, keyStep: 2,
-			group: "string", since: "1.0.1", summary: "Sets the values of one or more keys; not a transaction.", run: mset},
+			group: "string", since: "1.0.1", usage: "key value [key value ...]", note: "racy: not a transaction; others may see some of the keys before the rest, and after an error some may be written",
+			summary: "Sets the values of one or more keys; not a transaction.", run: mset},
 		{name: "strlen", arity: 2, flags: []string{"readonly", "fast"}, firstKey: 1, lastKey: 1, keyStep: 1,
-			group: "string", since: "2.2.0", summary: "Returns the length of a value.", run: strlen},
+			group: "string", since: "2.2.0", usage: "key", summary: "Returns the length of a value.", run: strlen},
 		{name: "type", arity: 2, flags: []string{"readonly", "fast"}, firstKey: 1, lastKey: 1, keyStep: 1,
-			group: "generic", since: "1.0.0", summary: "Returns the type of a key: string or none.", run: typeOf},
+			group: "generic", since: "1.0.0", usage: "key", summary: "Returns the type of a key: string or none.", run: typeOf},
 		{name: "scan", arity: -2, flags: []string{"readonly"},
-			group: "generic", since: "2.8.0", summary: "Iterates over the keys.", run: scan},
+			group: "generic", since: "2.8.0", usage: "cursor [MATCH pattern] [COUNT count] [TYPE type]", note: "differs: COUNT is at most 10000; as in Redis, keys that are written or deleted meanwhile may be missed or shown",
+			summary: "Iterates over the keys.", run: scan},
 		{name: "dbsize", arity: 1, flags: []string{"readonly", "fast"},
-			group: "server", since: "1.0.0", summary: "Returns the number of keys.", run: dbsize},
+			group: "server", since: "1.0.0", note: "differs: may count keys that have expired, or miss the latest writes of others",
+			summary: "Returns the number of keys.", run: dbsize},
 	}
 }
 
@@ -44,40 +48,12 @@ func get(ctx context.Context, c *conn, args [][]byte) {
 	c.getEach(ctx, args[1:])
 }
 
-func set(ctx context.Context, c *conn, args [][]byte) {
-	if len(args) > 3 {
-		c.w.error(refuseSetOption(args[3:]))
-		return
-	}
-	if err := checkPair(args[1], args[2]); err != nil {
-		c.w.backendError(err)
-		return
-	}
-	if err := c.srv.backend.Put(ctx, clonePairs(args[1:])); err != nil {
-		c.w.backendError(err)
-		return
-	}
-	c.w.ok()
-}
-
-// refuseSetOption says why the first option of a SET cannot be honoured.
-func refuseSetOption(options [][]byte) string {
-	option := strings.ToUpper(string(options[0][:min(len(options[0]), 16)]))
-	switch option {
-	case "NX", "XX", "GET":
-		return "ERR last write wins cannot honour SET " + option + ": no read-modify-write is atomic across replicas"
-	case "EX", "PX", "EXAT", "PXAT", "KEEPTTL":
-		return "ERR SET " + option + " is refused: expiry is not available in this version"
-	}
-	return errSyntax
-}
-
 func del(ctx context.Context, c *conn, args [][]byte) {
 	if err := checkKeys(args[1:]); err != nil {
 		c.w.backendError(err)
 		return
 	}
-	existed, err := c.srv.backend.Delete(ctx, distinct(cloneAll(args[1:])))
+	existed, err := c.backend.Delete(ctx, distinct(cloneAll(args[1:])))
 	c.count(int64(existed), err)
 }
 
@@ -102,7 +78,7 @@ func exists(ctx context.Context, c *conn, args [][]byte) {
 		c.w.backendError(err)
 		return
 	}
-	n, err := c.srv.backend.Exists(ctx, cloneAll(args[1:]))
+	n, err := c.backend.Exists(ctx, cloneAll(args[1:]))
 	c.count(int64(n), err)
 }
 
@@ -134,7 +110,7 @@ func (c *conn) mgetSome(ctx context.Context, keys [][]byte) (values [][]byte, er
 	keys = keys[:min(len(keys), mgetKeysMax)]
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
-	values, err = c.srv.backend.MGet(ctx, cloneAll(keys))
+	values, err = c.backend.MGet(ctx, cloneAll(keys))
 	if err == nil && (len(values) == 0 || len(values) > len(keys)) {
 		err = errMGetAnswer
 	}
@@ -182,7 +158,7 @@ func mset(ctx context.Context, c *conn, args [][]byte) {
 			return
 		}
 	}
-	if err := c.srv.backend.Put(ctx, lastOfEach(clonePairs(flat))); err != nil {
+	if err := c.backend.Put(ctx, lastOfEach(clonePairs(flat, nil))); err != nil {
 		c.w.backendError(err)
 		return
 	}
@@ -209,7 +185,7 @@ func strlen(ctx context.Context, c *conn, args [][]byte) {
 		c.w.backendError(err)
 		return
 	}
-	value, _, err := c.srv.backend.Get(ctx, bytes.Clone(args[1]))
+	value, _, err := c.backend.Get(ctx, bytes.Clone(args[1]))
 	c.count(int64(len(value)), err)
 }
 
@@ -218,7 +194,7 @@ func typeOf(ctx context.Context, c *conn, args [][]byte) {
 		c.w.backendError(err)
 		return
 	}
-	n, err := c.srv.backend.Exists(ctx, cloneAll(args[1:]))
+	n, err := c.backend.Exists(ctx, cloneAll(args[1:]))
 	switch {
 	case err != nil:
 		c.w.backendError(err)
@@ -230,7 +206,7 @@ func typeOf(ctx context.Context, c *conn, args [][]byte) {
 }
 
 func dbsize(ctx context.Context, c *conn, _ [][]byte) {
-	n, err := c.srv.backend.Size(ctx)
+	n, err := c.backend.Size(ctx)
 	c.count(n, err)
 }
 
@@ -280,7 +256,7 @@ func scan(ctx context.Context, c *conn, args [][]byte) {
 	next := uint64(0)
 	// There are only strings, so a scan for another type is over at once.
 	if stringsOnly {
-		next, keys, err = c.srv.backend.Scan(ctx, cursor, count)
+		next, keys, err = c.backend.Scan(ctx, cursor, count)
 		if err != nil {
 			c.w.backendError(err)
 			return

@@ -19,7 +19,7 @@
 // against a limit before anything of that length is buffered; only whole
 // commands reach the library that parses them (redcon). The command table says
 // everything there is to know about a command, and COMMAND is made from it.
-// Neighbouring plain SETs become one [Backend.Put], neighbouring GETs one
+// Neighbouring SETs become one [Backend.Put], neighbouring GETs one
 // [Backend.MGet]; replies leave together, in the order of the commands. Large
 // values leave as they come: the next ones are asked for when they are written.
 //
@@ -31,12 +31,27 @@
 //	...
 //	srv.Shutdown(ctx)
 //
+// # Consistency
+//
+// A connection reads and writes at the levels that the node is set to, or at
+// those that it chose with SYN.CONSISTENCY, a command of our own: it holds a
+// [Backend.At] these levels, until RESET.
+//
+// # Expiry
+//
+// Clients give durations or moments; a Backend gets moments only, in
+// milliseconds since 1970, computed once from [Options.Now]. Whether EXPIRE NX
+// and the like apply is decided by the Backend on the version that it reads, so
+// they are racy among each other; they never undo a delete.
+//
 // # What is refused, and why
 //
 // Replicas merge by last write wins. A command that reads, computes and writes
 // back (INCR, APPEND, SET NX, a transaction) would be acknowledged on two
 // replicas at once and then lose one of the two. Such commands are refused with
-// the reason and with what to do instead; see refused.go.
+// the reason and with what to do instead; see refused.go. The list of all
+// commands, with what differs from Redis, is docs/commands.md, which a test makes
+// from the command table.
 //
 // # Caveats
 //

@@ -2,34 +2,65 @@ package resp
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
 
-// mapBackend is the store of the tests: a map, and a record of the calls.
+// mapBackend is the store of the tests: a map, and a record of the calls. At
+// returns another view of the same map.
 type mapBackend struct {
-	mu    sync.Mutex
-	data  map[string][]byte
-	calls []string
-	fail  error
+	*mapState
+	read, write Consistency
+}
+
+type mapState struct {
+	mu      sync.Mutex
+	data    map[string][]byte
+	expires map[string]int64
+	calls   []string
+	fail    error
+	now     func() time.Time
 	// onPut runs at the start of every Put, without the lock.
 	onPut    func(ctx context.Context)
 	deadline time.Duration
 }
 
 func newMapBackend() *mapBackend {
-	return &mapBackend{data: map[string][]byte{}, deadline: 5 * time.Second}
+	return &mapBackend{mapState: &mapState{
+		data: map[string][]byte{}, expires: map[string]int64{}, now: time.Now, deadline: 5 * time.Second,
+	}}
 }
 
 func (b *mapBackend) enter(format string, args ...any) (unlock func(), err error) {
 	b.mu.Lock()
-	b.calls = append(b.calls, fmt.Sprintf(format, args...))
+	call := fmt.Sprintf(format, args...)
+	if b.read != ConsistencyDefault || b.write != ConsistencyDefault {
+		call += fmt.Sprintf(" at %v/%v", b.read, b.write)
+	}
+	b.calls = append(b.calls, call)
+	for key, at := range b.expires {
+		if at <= b.now().UnixMilli() {
+			delete(b.data, key)
+			delete(b.expires, key)
+		}
+	}
 	return b.mu.Unlock, b.fail
+}
+
+func (b *mapBackend) At(read, write Consistency) Backend {
+	return &mapBackend{mapState: b.mapState, read: read, write: write}
+}
+
+// Consistency: the node of the tests reads ONE and writes QUORUM.
+func (b *mapBackend) Consistency() (read, write Consistency) {
+	return cmp.Or(b.read, ConsistencyOne), cmp.Or(b.write, ConsistencyQuorum)
 }
 
 func (b *mapBackend) taken() []string {
@@ -78,6 +109,7 @@ func (b *mapBackend) Put(ctx context.Context, pairs []Pair) error {
 		}
 		seen[string(p.Key)] = true
 		b.data[string(p.Key)] = p.Value // keeps the slice: it is ours
+		b.setExpiry(string(p.Key), p.Expires)
 	}
 	return nil
 }
@@ -90,6 +122,7 @@ func (b *mapBackend) Delete(_ context.Context, keys [][]byte) (int, error) {
 		if _, ok := b.data[string(key)]; ok {
 			n++
 			delete(b.data, string(key))
+			delete(b.expires, string(key))
 		}
 	}
 	return n, err
@@ -105,6 +138,47 @@ func (b *mapBackend) Exists(_ context.Context, keys [][]byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+func (b *mapBackend) setExpiry(key string, at int64) {
+	switch {
+	case at < 0:
+		panic("an expiry before 1970")
+	case at == 0:
+		delete(b.expires, key)
+	default:
+		b.expires[key] = at
+	}
+}
+
+func (b *mapBackend) Expire(_ context.Context, key []byte, at int64, cond ExpireCondition) (bool, error) {
+	unlock, err := b.enter("expire %d", at)
+	defer unlock()
+	if at == 0 {
+		panic("Expire got no time")
+	}
+	if _, found := b.data[string(key)]; !found || err != nil || !cond.Allows(b.expires[string(key)], at) {
+		return false, err
+	}
+	b.setExpiry(string(key), at)
+	return true, nil
+}
+
+func (b *mapBackend) Persist(_ context.Context, key []byte) (bool, error) {
+	unlock, err := b.enter("persist")
+	defer unlock()
+	if b.expires[string(key)] == 0 || err != nil {
+		return false, err
+	}
+	b.setExpiry(string(key), 0)
+	return true, nil
+}
+
+func (b *mapBackend) ExpiryOf(_ context.Context, key []byte) (int64, bool, error) {
+	unlock, err := b.enter("expiry")
+	defer unlock()
+	_, found := b.data[string(key)]
+	return b.expires[string(key)], found, err
 }
 
 func (b *mapBackend) Scan(_ context.Context, cursor uint64, count int) (uint64, [][]byte, error) {
@@ -138,6 +212,20 @@ func (b *mapBackend) Info(context.Context) []InfoSection {
 }
 
 func (b *mapBackend) RequestDeadline() time.Duration { return b.deadline }
+
+// testClock is a clock that the test moves; it begins at a moment that is easy to
+// recognise: 1767323045678 ms.
+type testClock struct{ ms atomic.Int64 }
+
+func newTestClock() *testClock {
+	clock := &testClock{}
+	clock.ms.Store(1_767_323_045_678)
+	return clock
+}
+
+func (c *testClock) now() time.Time { return time.UnixMilli(c.ms.Load()) }
+
+func (c *testClock) advance(d time.Duration) { c.ms.Add(d.Milliseconds()) }
 
 type codedError struct{ code, text string }
 

@@ -9,13 +9,16 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A golden script is a conversation. "> line" is sent as a line, `>"..."` as
 // exactly these bytes; neighbouring ">" leave in one write. "< line" is a line
-// expected back, "< EOF" the end of the connection.
+// expected back, "< EOF" the end of the connection. "@ 1.5s" moves the clock on
+// before what is sent next.
 type exchange struct {
 	line int
+	wait time.Duration
 	send []byte
 	want []byte
 	eof  bool
@@ -29,12 +32,21 @@ func readScript(t *testing.T, path string) []exchange {
 	}
 	var script []exchange
 	answered := true
+	wait := time.Duration(0)
 	for i, line := range strings.Split(string(text), "\n") {
 		if answered && strings.HasPrefix(line, ">") {
-			script = append(script, exchange{line: i + 1})
-			answered = false
+			script = append(script, exchange{line: i + 1, wait: wait})
+			answered, wait = false, 0
 		}
 		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if given, ok := strings.CutPrefix(line, "@ "); ok {
+			d, err := time.ParseDuration(given)
+			if err != nil || !answered {
+				t.Fatalf("%s:%d: %v", path, i+1, err)
+			}
+			wait += d
 			continue
 		}
 		last := &script[len(script)-1]
@@ -74,10 +86,13 @@ func TestGoldenScripts(t *testing.T) {
 }
 
 func playScript(t *testing.T, path string, bytewise bool) {
-	_, addr := startServer(t, newMapBackend(), Options{})
+	clock, backend := newTestClock(), newMapBackend()
+	backend.now = clock.now
+	_, addr := startServer(t, backend, Options{Now: clock.now})
 	nc := dial(t, addr)
 	closed := false
 	for _, x := range readScript(t, path) {
+		clock.advance(x.wait)
 		send(nc, x.send, bytewise)
 		got := make([]byte, len(x.want))
 		n, err := io.ReadFull(nc, got)

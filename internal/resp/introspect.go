@@ -17,23 +17,29 @@ import (
 func serverCommands() []command {
 	quick := []string{"loading", "stale"}
 	return []command{
-		{name: "info", arity: -1, flags: quick, group: "server", since: "1.0.0",
-			summary: "Describes the server, or the given sections.", run: info},
+		{name: "info", arity: -1, flags: quick, group: "server", since: "1.0.0", usage: "[section ...]",
+			note: "differs: fewer sections and fields, and some of its own", summary: "Describes the server, or the given sections.", run: info},
 		{name: "time", arity: 1, flags: append([]string{"fast"}, quick...), group: "server", since: "2.6.0",
 			summary: "Returns the time of this node.", run: timeNow},
 		{name: "config", arity: -2, flags: append([]string{"admin"}, quick...), group: "server", since: "2.0.0",
 			summary: "A container for commands about the configuration.", subcommands: []command{
-				{name: "get", arity: -3, since: "2.0.0", summary: "Returns the settings that match the patterns.", run: configGet},
-				{name: "set", arity: -4, since: "2.0.0", summary: "Refused: settings are flags of 'syntropy serve'.", run: configRefused},
-				{name: "rewrite", arity: 2, since: "2.8.0", summary: "Refused: settings are flags of 'syntropy serve'.", run: configRefused},
+				{name: "get", arity: -3, since: "2.0.0", usage: "pattern [pattern ...]",
+					note: "differs: a few settings that tools ask for", summary: "Returns the settings that match the patterns.", run: configGet},
+				{name: "set", arity: -4, since: "2.0.0", usage: "name value [name value ...]", note: "refused",
+					summary: "Refused: settings are given to 'syntropy serve' when it starts.", run: configRefused},
+				{name: "rewrite", arity: 2, since: "2.8.0", note: "refused",
+					summary: "Refused: settings are given to 'syntropy serve' when it starts.", run: configRefused},
 			}},
 		{name: "command", arity: -1, flags: quick, group: "server", since: "2.8.13",
+			note:    "differs: without tips, key specifications and arguments",
 			summary: "Describes the commands.", run: commandAll, subcommands: []command{
 				{name: "count", arity: 2, since: "2.8.13", summary: "Counts the commands.",
 					run: func(_ context.Context, c *conn, _ [][]byte) { c.w.integer(int64(len(c.srv.commands))) }},
-				{name: "docs", arity: -2, since: "7.0.0", summary: "Documents the given commands, or all.", run: commandDocs},
-				{name: "info", arity: -2, since: "2.8.13", summary: "Describes the given commands, or all.", run: commandInfo},
-				{name: "list", arity: -2, since: "7.0.0", summary: "Returns the names of the commands.", run: commandList},
+				{name: "docs", arity: -2, since: "7.0.0", usage: "[name ...]", note: "differs: without complexity, history and arguments",
+					summary: "Documents the given commands, or all.", run: commandDocs},
+				{name: "info", arity: -2, since: "2.8.13", usage: "[name ...]",
+					note: "differs: without tips, key specifications and arguments", summary: "Describes the given commands, or all.", run: commandInfo},
+				{name: "list", arity: -2, since: "7.0.0", usage: "[FILTERBY MODULE name | ACLCAT category | PATTERN pattern]", summary: "Returns the names of the commands.", run: commandList},
 			}},
 		{name: "module", arity: -2, flags: []string{"admin"}, group: "server", since: "4.0.0",
 			summary: "A container for commands about modules.", subcommands: []command{
@@ -44,7 +50,7 @@ func serverCommands() []command {
 }
 
 func timeNow(_ context.Context, c *conn, _ [][]byte) {
-	now := time.Now()
+	now := c.srv.opts.Now()
 	c.w.array(2)
 	c.w.bulkString(strconv.FormatInt(now.Unix(), 10))
 	c.w.bulkString(strconv.Itoa(now.Nanosecond() / 1000))
@@ -150,7 +156,7 @@ func configGet(_ context.Context, c *conn, args [][]byte) {
 }
 
 func configRefused(_ context.Context, c *conn, args [][]byte) {
-	c.w.error("ERR CONFIG " + strings.ToUpper(string(args[1])) + " is refused: settings are flags of 'syntropy serve'")
+	c.w.error("ERR CONFIG " + strings.ToUpper(string(args[1])) + " is refused: settings are given to 'syntropy serve' when it starts")
 }
 
 // sorted returns the commands by name, so that COMMAND reads the same each time.

@@ -7,20 +7,23 @@ import (
 )
 
 // run gathers neighbouring commands of a pipeline that can share one call of the
-// backend: plain SETs of different keys into one Put, GETs into one MGet. It
+// backend: SETs of different keys, with an expiry or without, into one Put, GETs into one MGet. It
 // waits for nothing, it only joins what has already arrived, and it is finished
 // before any other command is executed, so replies and effects keep their order.
 //
-// What cannot be joined (an option, a bad key) ends the run and is handled
+// What cannot be joined (an option in error, a bad key) ends the run and is handled
 // alone: an error must be that command's only.
 type run struct {
-	kind  runKind
-	args  [][]byte // SET: key, value, key, value; GET: keys
-	bytes int
+	kind runKind
+	args [][]byte // SET: key, value, key, value; GET: keys
+	// expires of each key of a SET run.
+	expires []int64
+	bytes   int
 	// keys are hashes of the keys of a SET run. Two keys with one hash end the
 	// run early, which costs a call and changes nothing.
 	keys map[uint64]struct{}
 	seed maphash.Seed
+	now  func() int64 // milliseconds since 1970
 }
 
 type runKind int
@@ -35,14 +38,17 @@ const (
 func (r *run) join(args [][]byte) bool {
 	switch {
 	case len(args) == 3 && bytes.EqualFold(args[0], []byte("set")):
-		return r.joinSet(args[1], args[2])
+		return r.joinSet(args[1], args[2], 0)
+	case len(args) == 5 && bytes.EqualFold(args[0], []byte("set")):
+		expires, problem := parseSetOptions(args[3:], r.now())
+		return problem == "" && r.joinSet(args[1], args[2], expires)
 	case len(args) == 2 && bytes.EqualFold(args[0], []byte("get")):
 		return r.joinGet(args[1])
 	}
 	return false
 }
 
-func (r *run) joinSet(key, value []byte) bool {
+func (r *run) joinSet(key, value []byte, expires int64) bool {
 	size := len(key) + len(value)
 	switch {
 	case r.kind == getRun, checkPair(key, value) != nil:
@@ -60,6 +66,7 @@ func (r *run) joinSet(key, value []byte) bool {
 	r.keys[hash] = struct{}{}
 	r.kind = setRun
 	r.args = append(r.args, key, value)
+	r.expires = append(r.expires, expires)
 	r.bytes += size
 	return true
 }
@@ -83,7 +90,7 @@ func (r *run) finish(ctx context.Context, c *conn) {
 		c.ran("set", len(r.args)/2)
 		ctx, cancel := c.deadline(ctx)
 		defer cancel()
-		err := c.srv.backend.Put(ctx, clonePairs(r.args))
+		err := c.backend.Put(ctx, clonePairs(r.args, r.expires))
 		for range len(r.args) / 2 {
 			if err != nil {
 				c.w.backendError(err)
@@ -97,11 +104,11 @@ func (r *run) finish(ctx context.Context, c *conn) {
 	}
 	clear(r.args)
 	clear(r.keys)
-	r.kind, r.args, r.bytes = noRun, r.args[:0], 0
+	r.kind, r.args, r.expires, r.bytes = noRun, r.args[:0], r.expires[:0], 0
 }
 
 // release gives memory back.
-func (r *run) release() { r.args, r.keys = nil, nil }
+func (r *run) release() { r.args, r.expires, r.keys = nil, nil, nil }
 
 // getEach writes the replies of one GET per key.
 func (c *conn) getEach(ctx context.Context, keys [][]byte) {
@@ -112,7 +119,7 @@ func (c *conn) getEach(ctx context.Context, keys [][]byte) {
 	}
 	ctx, cancel := c.deadline(ctx)
 	defer cancel()
-	value, found, err := c.srv.backend.Get(ctx, bytes.Clone(keys[0]))
+	value, found, err := c.backend.Get(ctx, bytes.Clone(keys[0]))
 	switch {
 	case err != nil:
 		c.w.backendError(err)

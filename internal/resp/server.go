@@ -34,6 +34,11 @@ type Options struct {
 	// over it is refused and its connection closed. Below 64 MiB the largest
 	// commands cannot be sent.
 	BufferedBytesMax int64
+	// Now is the clock that relative expiry times (EX 10, TTL) count from, and
+	// that TIME shows; default time.Now. It must be the clock by which the
+	// backend decides what has expired, or keys go away early or late by the
+	// difference.
+	Now func() time.Time
 	// Version of Syntropy, as INFO reports it. Default "dev".
 	Version string
 }
@@ -53,6 +58,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.BufferedBytesMax <= 0 {
 		o.BufferedBytesMax = 1 << 30
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	if o.Version == "" {
 		o.Version = "dev"
@@ -137,6 +145,9 @@ func (s *Server) Serve(ln net.Listener) error {
 		}
 	}
 }
+
+// now is the time that expiry counts from, in milliseconds since 1970.
+func (s *Server) now() int64 { return s.opts.Now().UnixMilli() }
 
 func (s *Server) isStopping() bool {
 	select {
