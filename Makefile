@@ -6,7 +6,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Tests under -race need cgo; without a C compiler they run without it.
 RACE        = $(shell command -v gcc >/dev/null 2>&1 || command -v cc >/dev/null 2>&1 && echo -race)
 
-.PHONY: all build test tools format vet staticcheck unit fuzz sim bench clean
+.PHONY: all build test tools format vet staticcheck unit fuzz sim sim-interval bench clean
 
 all: build
 
@@ -48,6 +48,11 @@ fuzz:
 SEEDS ?= 5000
 sim:
 	$(GO) test ./internal/sim -run TestSeeds -timeout 2h -sim.seeds $(SEEDS)
+
+# sim-interval measures again what the interval of repair costs and buys, and
+# writes the table into the page: some minutes on two cores.
+sim-interval:
+	$(GO) run ./internal/sim/interval -doc docs/repair-interval.md
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...

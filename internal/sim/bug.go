@@ -2,6 +2,7 @@ package sim
 
 import (
 	"syntropy/antientropy"
+	"syntropy/coordinator"
 	"syntropy/hlc"
 	"syntropy/lww"
 	"syntropy/merkle"
@@ -31,6 +32,18 @@ const (
 	IgnoreApplyError
 	// WrongDirection gives pulled entries to the partner, who has them.
 	WrongDirection
+	// AcceptOldHint replays hints, and takes them, however old they are.
+	AcceptOldHint
+	// CountOlderAttempt counts the answer to an earlier attempt at a write for
+	// the present one.
+	CountOlderAttempt
+	// OKWhenShadowed takes a replica that holds something newer for one that
+	// has applied the write.
+	OKWhenShadowed
+	// RepairWithOlder repairs a replica with the older version.
+	RepairWithOlder
+	// TouchRewrites sets an expiry by writing the value again.
+	TouchRewrites
 
 	bugs
 )
@@ -38,7 +51,8 @@ const (
 // String names the bug.
 func (b Bug) String() string {
 	return [...]string{"none", "PhysicalDelete", "BlindOverwrite", "ClockFromZero", "DigestWithoutValue",
-		"LeafForgetsDeletes", "IgnoreApplyError", "WrongDirection"}[b]
+		"LeafForgetsDeletes", "IgnoreApplyError", "WrongDirection",
+		"AcceptOldHint", "CountOlderAttempt", "OKWhenShadowed", "RepairWithOlder", "TouchRewrites"}[b]
 }
 
 // Bugs returns every bug there is.
@@ -68,6 +82,45 @@ func (b Bug) engine(e *memstore.Engine) storage.Engine {
 		return forgetful{e}
 	}
 	return e
+}
+
+// answers is what the coordinator is told of the answers to a send.
+func (b Bug) answers(r *writing, s coordinator.Send, answers []coordinator.Answer) (coordinator.Send, []coordinator.Answer) {
+	switch b {
+	case CountOlderAttempt:
+		for _, later := range r.sends {
+			if later.To == s.To && later.Attempt > s.Attempt && len(later.Index) == len(s.Index) {
+				s = later
+			}
+		}
+	case OKWhenShadowed:
+		for i := range answers {
+			answers[i].Outcome = coordinator.Applied
+		}
+	}
+	return s, answers
+}
+
+// touch is the mutation that changes an expiry.
+func (b Bug) touch(m coordinator.Mutation) coordinator.Mutation {
+	if b == TouchRewrites {
+		return coordinator.Mutation{Kind: coordinator.Put, Key: m.Key, Value: m.Base.Value, Expires: m.Expires}
+	}
+	return m
+}
+
+// repair is what a read sends to a replica that it found behind.
+func (b Bug) repair(to *node, entries []lww.Entry) []lww.Entry {
+	if b != RepairWithOlder {
+		return entries
+	}
+	var older []lww.Entry
+	for _, e := range entries {
+		if held, ok := to.held[string(e.Key)]; ok {
+			older = append(older, held)
+		}
+	}
+	return older
 }
 
 // overwrite puts an entry in place of whatever the node holds, by filling a new
@@ -104,6 +157,7 @@ func (n *node) overwrite(e lww.Entry) {
 	if _, err := n.store.Apply(all); err != nil {
 		n.fail("n%d cannot apply: %v", n.id, err)
 	}
+	n.openHints() // the new engine has none
 	n.log("n%d overwrites %s by %s", n.id, describe(old), describe(e))
 }
 

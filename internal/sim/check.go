@@ -16,26 +16,6 @@ import (
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
-// oracle sees everything and takes part in nothing.
-type oracle struct {
-	written map[string][]lww.Entry // every version that was ever made
-	newest  map[string]lww.Entry   // the greatest that was acknowledged
-}
-
-func newOracle() *oracle {
-	return &oracle{make(map[string][]lww.Entry), make(map[string]lww.Entry)}
-}
-
-func (o *oracle) wrote(e lww.Entry) {
-	o.written[string(e.Key)] = append(o.written[string(e.Key)], e)
-}
-
-func (o *oracle) acked(e lww.Entry) {
-	if old, ok := o.newest[string(e.Key)]; !ok || lww.Compare(e, old) > 0 {
-		o.newest[string(e.Key)] = e
-	}
-}
-
 // holds notes that the node now has a version, which must not be older than the
 // one it had: versions only grow, on every replica, whatever arrives.
 func (n *node) holds(e lww.Entry) {
@@ -143,6 +123,9 @@ func (w *world) checkEnd() {
 	first := w.nodes[0].rows()
 	for _, n := range w.nodes {
 		n.checkTree()
+		if p := n.hints.Stats().Pending; len(p) > 0 {
+			w.fail("I6: n%d still keeps hints, though every node is up and they are past their window: %v", n.id, p)
+		}
 		rows := n.rows()
 		if !maps.EqualFunc(rows, first, equal) {
 			w.fail("I3: n1 and n%d are not byte-equal:\n%s", n.id, diff(first, rows))
@@ -171,6 +154,7 @@ func (w *world) checkEnd() {
 	}
 	for _, key := range slices.Sorted(maps.Keys(first)) {
 		e := first[key]
+		w.checkUndeleted(e)
 		if !slices.ContainsFunc(w.oracle.written[key], func(o lww.Entry) bool { return equal(o, e) }) {
 			w.fail("I1: nobody ever wrote %s", describe(e))
 		}

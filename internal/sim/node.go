@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"syntropy/hint"
 	"syntropy/hlc"
 	"syntropy/lww"
 	"syntropy/storage"
@@ -22,12 +23,16 @@ type node struct {
 	*world
 	id   hlc.NodeID
 	up   bool
+	seen bool          // the others believe that it is up
 	life int           // counts its processes
 	skew time.Duration // of its wall clock against true time
 
 	engine *memstore.Engine
 	store  *storage.Store
+	hints  *hint.Queue
 	clock  *hlc.Clock
+	// replaying is the process that has a replay of hints under way.
+	replaying int
 	// Sessions that this process takes part in; gone when it dies.
 	opened  map[int]*session
 	partner map[int]*partner
@@ -56,10 +61,20 @@ func (n *node) open() {
 		return
 	}
 	n.clock = hlc.New(n.opts.Bug.floor(n.ceiling()), clockBound, clockLease)
+	if n.openHints(); n.violation != nil {
+		return
+	}
 	n.life++
 	n.opened = make(map[int]*session)
 	n.partner = make(map[int]*partner)
 	n.up = true
+	n.noticed()
+	n.replaySoon()
+}
+
+// noticed lets the others find out that the node went away or came back.
+func (n *node) noticed() {
+	n.after(n.between(0, detection), func() { n.seen = n.up })
 }
 
 func (n *node) ceiling() hlc.Stamp {
@@ -85,13 +100,20 @@ func (n *node) crash() {
 	n.log("n%d crashes", n.id)
 	n.up = false
 	n.engine = n.engine.Crash()
-	n.after(n.between(50*time.Millisecond, 3*time.Second), func() {
+	n.noticed()
+	away := n.between(50*time.Millisecond, 3*time.Second)
+	if n.chance(0.08) {
+		away = n.between(hintWindow, 5*hintWindow) // longer than hints live
+	}
+	n.after(away, func() {
 		if n.up {
 			return
 		}
 		n.skew = n.between(-skewMax, skewMax)
 		if n.chance(0.2) {
 			n.skew -= n.between(0, setBackMax)
+			// Until it is noticed; a node so far behind takes part in little.
+			n.after(n.between(0, setBackMax), func() { n.skew = max(n.skew, n.between(-skewMax, skewMax)) })
 		}
 		n.restart()
 	})
@@ -128,115 +150,25 @@ func (n *node) stamp() (hlc.Stamp, error) {
 	return s, nil
 }
 
-// client carries out an operation on this node: stamp it, apply it, tell the
-// client, tell the others.
-func (n *node) client(verb, key string) {
-	if !n.up {
-		n.result.Refused++
-		return
-	}
-	// A version ahead of our clock shadows what we stamp: learn of it and stamp
-	// again, so that OK is never said of a write that was lost on arrival.
-	for range 3 {
-		stamp, err := n.stamp()
-		if err != nil {
-			n.log("n%d cannot stamp: %v", n.id, err)
-			break
-		}
-		e, ok := n.entry(verb, key, stamp)
-		if !ok {
-			break
-		}
-		n.oracle.wrote(e)
-		results, err := n.store.Apply([]lww.Entry{e})
-		if err != nil {
-			n.fail("n%d cannot apply: %v", n.id, err)
-			return
-		}
-		if results[0].Outcome == storage.Applied {
-			n.result.Acked++
-			n.log("n%d: %s", n.id, describe(e))
-			n.oracle.acked(e)
-			n.holds(e)
-			n.replicate(e)
-			return
-		}
-		if err := n.clock.Observe(results[0].Version.Newest(), n.wall()); err != nil {
-			n.log("n%d: shadowed, %v", n.id, err)
-			break
-		}
-	}
-	n.result.Refused++
-}
-
-// entry makes the version that an operation writes.
-func (n *node) entry(verb, key string, stamp hlc.Stamp) (e lww.Entry, ok bool) {
-	e = lww.Entry{Key: []byte(key), Version: lww.Version{Stamp: stamp, Node: n.id}}
-	switch verb {
-	case "write":
-		e.Value = fmt.Appendf(nil, "%s written by %v at %v", key, n.id, stamp)
-		if n.chance(0.2) {
-			e.ExpiryStamp, e.ExpiryNode, e.Expires = stamp, n.id, n.wall().Add(time.Hour).UnixMilli()
-		}
-	case "delete":
-		e.Tombstone = true
-	case "touch":
-		old, found, err := n.store.Get(e.Key)
-		if err != nil {
-			n.fail("n%d cannot read %s: %v", n.id, key, err)
-		}
-		if !found || old.Tombstone {
-			return e, false
-		}
-		e = old
-		e.ExpiryStamp, e.ExpiryNode, e.Expires = stamp, n.id, 0
-		if n.chance(0.7) {
-			e.Expires = n.wall().Add(n.between(time.Minute, time.Hour)).UnixMilli()
-		}
-	}
-	return e, true
-}
-
-func (n *node) replicate(e lww.Entry) {
-	for _, to := range n.nodes {
-		if to != n {
-			n.send(to, describe(e), func() { to.replicated(e) })
-		}
-	}
-}
-
-// replicated takes a write that another node acknowledged. One stamped too far
-// ahead of the own clock is refused; a session brings it later.
-func (n *node) replicated(e lww.Entry) {
-	if err := n.clock.Observe(e.Newest(), n.wall()); err != nil {
-		n.log("n%d refuses it: %v", n.id, err)
-		return
-	}
-	if n.opts.Bug == BlindOverwrite {
-		n.overwrite(e)
-		return
-	}
-	n.apply([]lww.Entry{e})
-}
-
-// apply offers entries of another node to the store, and checks what became of
-// them.
-func (n *node) apply(entries []lww.Entry) {
+// apply offers entries to the store, and checks what became of them.
+func (n *node) apply(entries []lww.Entry) []storage.Result {
 	results, err := n.store.Apply(entries)
 	if err != nil {
 		n.fail("n%d cannot apply: %v", n.id, err)
-		return
+		return nil
 	}
 	for i, r := range results {
 		if r.Outcome == storage.Applied {
 			n.holds(entries[i])
 		}
 	}
+	return results
 }
 
 // twins gives two nodes versions of a key with one stamp and writer and
 // different values: the same row imported from two files, or two nodes that
-// were given one id. It must not happen, and must be settled when it does.
+// were given one id. It must not happen, and must be settled when it does. No
+// quorum has them, so reads need not see them; but they must not get lost.
 func (w *world) twins(key string) {
 	a := w.nodes[w.rand.IntN(len(w.nodes))]
 	b := w.other(a)
@@ -250,6 +182,7 @@ func (w *world) twins(key string) {
 	for i, n := range []*node{a, b} {
 		e := lww.Entry{Key: []byte(key), Value: fmt.Appendf(nil, "twin %d of %v", i, stamp), Version: lww.Version{Stamp: stamp, Node: a.id}}
 		w.oracle.wrote(e)
+		w.oracle.put(e)
 		results, err := n.store.Apply([]lww.Entry{e})
 		if err != nil {
 			w.fail("n%d cannot apply: %v", n.id, err)
@@ -257,10 +190,17 @@ func (w *world) twins(key string) {
 		}
 		w.log("n%d: import %s: %v", n.id, describe(e), results[0].Outcome)
 		if results[0].Outcome == storage.Applied {
-			w.oracle.acked(e)
+			w.oracle.kept(e)
 			n.holds(e)
 		}
 	}
+}
+
+func describeAll(as string, entries []lww.Entry) string {
+	for _, e := range entries {
+		as += " " + describe(e)
+	}
+	return as
 }
 
 func describe(e lww.Entry) string {

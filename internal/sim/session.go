@@ -68,7 +68,7 @@ func (s *session) next() {
 	}
 	s.waits++
 	w, number, life := s.a.world, s.waits, s.life
-	w.send(s.b, s.name("message", number), func() { s.b.request(s, number, life, msg) })
+	w.send(s.b, s.name("message", number), func() { s.b.message(s, number, life, msg) })
 	w.after(sessionTimeout, func() {
 		if !s.over && s.waits == number && s.a.opened[s.id] == s {
 			s.end(errors.New("timeout"))
@@ -80,9 +80,9 @@ func (s *session) name(what string, number int) string {
 	return what + " " + itoa(number) + " of session " + itoa(s.id)
 }
 
-// request is the partner's shell: it takes each message of a session once, and
+// message is the partner's shell: it takes each message of a session once, and
 // knows nothing of sessions of an earlier life.
-func (n *node) request(s *session, number, life int, msg []byte) {
+func (n *node) message(s *session, number, life int, msg []byte) {
 	p := n.partner[s.id]
 	switch {
 	case number > 1 && (p == nil || life != n.life):

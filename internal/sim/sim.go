@@ -1,4 +1,5 @@
-// Package sim runs the pure packages of Syntropy, clock, store and anti-entropy,
+// Package sim runs the pure packages of Syntropy, clock, store, coordinator, hints
+// and anti-entropy,
 // as a small cluster in virtual time: one goroutine, one seed, every failure it
 // can think of, and checks that know no excuse.
 //
@@ -23,7 +24,9 @@
 //
 // Messages are lost, duplicated, and overtake each other; nodes lose what they
 // had not made durable, and their wall clocks change while they are down;
-// applying what a session brought may fail. In the end all that stops, sessions
+// applying what a session brought may fail. Clients write and read at a quorum,
+// through any node; what a replica missed is kept as a hint, found by a read, or
+// found by a session. In the end all that stops, sessions
 // run until nothing differs, and the replicas must hold, byte for byte, what an
 // oracle that saw every acknowledged write says.
 //
@@ -33,8 +36,8 @@
 // made, planted by wrapping the product and never by changing it, and tests show
 // that the checks find every one.
 //
-// The clients here are told OK by one replica. Quorums, hints and topology are
-// not simulated.
+// Every node holds every key. Topology, and the schedule by which sessions
+// begin, are not simulated.
 package sim
 
 import (
@@ -89,8 +92,14 @@ type Result struct {
 	Events int
 	Time   time.Duration // virtual
 
-	Acked      int // operations that were acknowledged
-	Refused    int // operations that were not: no live node, a clock out of bounds
+	Acked      int // writes of a key that were acknowledged
+	Refused    int // those that were not: too few live nodes, a clock out of bounds
+	Unknown    int // those of them that may have been written
+	Superseded int // touches of a value that was replaced meanwhile
+	Reads      int // that were answered
+	Repaired   int // entries that a read brought to a replica
+	Hinted     int // entries kept for a replica
+	Replayed   int // entries taken over by it
 	Lost       int // messages
 	Duplicated int
 	Crashes    int

@@ -15,7 +15,8 @@ import (
 var start = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 
 // Times of the simulated cluster. Only their order matters: delays below the
-// settle window below the session timeout, and a skew well within the bound.
+// settle window below the session timeout, outages on both sides of the hint
+// window, and a skew well within the bound.
 const (
 	clockBound     = 500 * time.Millisecond
 	clockLease     = 200 * time.Millisecond
@@ -23,6 +24,11 @@ const (
 	setBackMax     = 2 * time.Second // a clock that somebody set wrong
 	settle         = 1 * time.Second
 	sessionTimeout = 2 * time.Second
+	deadline       = 1 * time.Second // of a client's request
+	hintWindow     = 2 * time.Second
+	// detection is how long the others take at most to notice that a node went
+	// away or came back.
+	detection = 300 * time.Millisecond
 	// eventsMax ends a run that feeds itself. A run of 500 operations takes
 	// some 10,000 events.
 	eventsMax = 2_000_000
@@ -40,6 +46,7 @@ type world struct {
 	oracle *oracle
 
 	sessions  int // ids given out
+	values    int // written
 	hash      hash.Hash64
 	trace     []string
 	result    Result
@@ -69,7 +76,7 @@ func (w *world) clients(left int) {
 }
 
 func (w *world) operation() {
-	n := w.nodes[w.rand.IntN(len(w.nodes))]
+	n := w.door()
 	key := fmt.Sprintf("key-%02d", w.rand.IntN(w.opts.Keys))
 	switch p := w.rand.Float64(); {
 	case p < w.opts.CrashRate:
@@ -78,13 +85,32 @@ func (w *world) operation() {
 		w.beginSession(n, w.other(n))
 	case p < w.opts.CrashRate+0.16:
 		w.twins(key)
-	case p < w.opts.CrashRate+0.36:
-		n.client("delete", key)
-	case p < w.opts.CrashRate+0.50:
-		n.client("touch", key)
+	case p < w.opts.CrashRate+0.40:
+		w.race(key)
+	case p < w.opts.CrashRate+0.60:
+		n.look(key)
 	default:
-		n.client("write", key)
+		n.change(key)
 	}
+}
+
+// race lets clients of two nodes change a key at nearly the same time, which is
+// when one is stamped above the other on the way.
+func (w *world) race(key string) {
+	n := w.door()
+	other := w.other(n)
+	n.change(key)
+	w.after(w.between(0, 100*time.Millisecond), func() { other.change(key) })
+}
+
+// door picks the node that a client turns to: one that is down is left for
+// another, once.
+func (w *world) door() *node {
+	n := w.nodes[w.rand.IntN(len(w.nodes))]
+	if !n.up {
+		n = w.other(n)
+	}
+	return n
 }
 
 func (w *world) other(n *node) *node {
