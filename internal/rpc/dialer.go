@@ -17,7 +17,8 @@ import (
 // Dialer reaches nodes that are not in a cluster yet, with a connection for each
 // message: a few hundred in the life of a node. Its zero value works.
 type Dialer struct {
-	// Timeout bounds one exchange, 2 s by default.
+	// Timeout bounds one exchange: by default 2 s, or what ctx has left for Enroll,
+	// whose answer waits for an agreement.
 	Timeout time.Duration
 	// Credentials secure the connection; nil: plaintext.
 	Credentials credentials.TransportCredentials
@@ -54,6 +55,23 @@ func (d Dialer) Adopt(ctx context.Context, addr string, req topology.AdoptReques
 	})
 }
 
+// Enroll implements topology.Transport. An error is one of the moment; what is
+// final is in the reply.
+func (d Dialer) Enroll(ctx context.Context, addr string, req topology.EnrollRequest) (topology.EnrollReply, error) {
+	if deadline, ok := ctx.Deadline(); ok && d.Timeout <= 0 {
+		d.Timeout = time.Until(deadline)
+	}
+	var reply *peerpb.EnrollReply
+	err := d.exchange(ctx, addr, func(ctx context.Context, c peerpb.PeerClient) (err error) {
+		reply, err = c.Enroll(ctx, enrollRequestTo(req))
+		return err
+	})
+	if err != nil {
+		return topology.EnrollReply{}, err
+	}
+	return enrollReplyFrom(reply)
+}
+
 func (d Dialer) exchange(ctx context.Context, addr string, do func(context.Context, peerpb.PeerClient) error) error {
 	timeout := d.Timeout
 	if timeout <= 0 {
@@ -74,13 +92,11 @@ func (d Dialer) exchange(ctx context.Context, addr string, do func(context.Conte
 
 // connect prepares a connection; the first use of it dials. The one place where
 // client connections are configured.
-func connect(addr string, creds credentials.TransportCredentials, timeout time.Duration) (*grpc.ClientConn, error) {
+func connect(addr string, creds credentials.TransportCredentials, timeout time.Duration, more ...grpc.DialOption) (*grpc.ClientConn, error) {
 	if creds == nil {
 		creds = insecure.NewCredentials()
 	}
-	return grpc.NewClient(
-		// passthrough: net.Dialer resolves names each time, and sees them change.
-		"passthrough:///"+addr,
+	opts := []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		// A dialer of our own also keeps gRPC from using the proxy that the
 		// environment may name: peers are no web sites.
@@ -96,5 +112,7 @@ func connect(addr string, creds credentials.TransportCredentials, timeout time.D
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDisableRetry(), // retries are the caller's decision
 		grpc.WithIdleTimeout(0),
-	)
+	}
+	// passthrough: net.Dialer resolves names each time, and sees them change.
+	return grpc.NewClient("passthrough:///"+addr, append(opts, more...)...)
 }

@@ -29,6 +29,10 @@
 // being due each second, is dead: the link breaks, its calls fail with
 // [ErrBroken], and it dials again.
 //
+// Apart from the links, a [Dialer] carries what makes a node a member, and a
+// [Courier] the messages of the log that holds the topology: both must work before
+// there are members to link to.
+//
 // # Caveats
 //
 // ErrBroken and a context that ends mean unknown: the peer may have done it.

@@ -26,6 +26,12 @@ type Handler interface {
 	// Meet and Adopt form a cluster; see topology.Registrar.
 	Meet(ctx context.Context, req topology.MeetRequest) topology.MeetReply
 	Adopt(ctx context.Context, req topology.AdoptRequest) error
+	// Enroll makes a node a member of the cluster that exists; its error is one of
+	// the moment, and what is final is in the reply. Consensus takes messages of the
+	// log that holds the topology. See topology.Log. The handler refuses those of
+	// another cluster or for another node before it looks at anything else.
+	Enroll(ctx context.Context, req topology.EnrollRequest) (topology.EnrollReply, error)
+	Consensus(ctx context.Context, req *peerpb.ConsensusRequest) error
 	// Hello accepts a link, or refuses it with a *Refusal. A peer that dials
 	// again may have a new link accepted before the old one is closed.
 	Hello(ctx context.Context, hello *peerpb.Hello) (*peerpb.HelloAck, error)
@@ -133,6 +139,25 @@ func (v service) Adopt(ctx context.Context, req *peerpb.AdoptRequest) (*peerpb.A
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}
 	return &peerpb.AdoptReply{}, nil
+}
+
+func (v service) Enroll(ctx context.Context, req *peerpb.EnrollRequest) (*peerpb.EnrollReply, error) {
+	reply, err := v.server.handler.Enroll(ctx, enrollRequestFrom(req))
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	m, err := enrollReplyTo(reply)
+	if err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	return m, nil
+}
+
+func (v service) Consensus(ctx context.Context, req *peerpb.ConsensusRequest) (*peerpb.ConsensusReply, error) {
+	if err := v.server.handler.Consensus(ctx, req); err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
+	return &peerpb.ConsensusReply{}, nil
 }
 
 // Link serves one stream. This goroutine sends; a reader receives and starts a
@@ -295,7 +320,8 @@ func (c *serverLink) answer(ctx context.Context, from hlc.NodeID, m *peerpb.Mess
 	var reply *peerpb.Message
 	switch m.Body.(type) {
 	case *peerpb.Message_Heartbeat, *peerpb.Message_Apply, *peerpb.Message_Lookup,
-		*peerpb.Message_Session, *peerpb.Message_Roots, *peerpb.Message_Repair:
+		*peerpb.Message_Session, *peerpb.Message_Roots, *peerpb.Message_Repair,
+		*peerpb.Message_Scan, *peerpb.Message_Leaving:
 		reply = c.server.handler.Handle(ctx, from, m)
 		if reply == nil {
 			reply = failure(CodeInternal, "no reply")

@@ -16,13 +16,17 @@ import (
 
 // A data directory as this package sees it; the rest belongs to the store.
 //
-//	D/lock          held with flock while a process uses D; holds its pid
-//	D/node.json     the incarnation of this disk; written once
-//	D/cluster.json  the cluster record with its secret, mode 0600; written once
+//	D/lock           held with flock while a process uses D; holds its pid
+//	D/node.json      the incarnation of this disk; written once
+//	D/cluster.json   the cluster record with its secret, mode 0600; written once
+//	D/topology.json  the newest table that this node has seen
+//	D/topology.log   this node's part of the log of tables: see logfile.go
 const (
 	lockFile   = "lock"
 	nodeFile   = "node.json"
 	recordFile = "cluster.json"
+	tableFile  = "topology.json"
+	logFile    = "topology.log"
 	tempSuffix = ".tmp"
 	nodeFormat = 1
 )
@@ -34,6 +38,7 @@ type Dir struct {
 	lock   *os.File
 	node   nodeJSON
 	record *Record
+	table  *Table
 
 	madePath, madeNode bool // by this OpenDir
 }
@@ -157,8 +162,24 @@ func (d *Dir) load(rand io.Reader, now time.Time) error {
 		}
 	}
 
-	d.record, err = RecordIn(d.path)
-	return err
+	if d.record, err = RecordIn(d.path); err != nil {
+		return err
+	}
+	return d.loadTable()
+}
+
+func (d *Dir) loadTable() error {
+	b, err := os.ReadFile(d.file(tableFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		d.table, err = ParseTable(b)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w; if the other members are up, this file alone may be removed: they have it too", d.file(tableFile), err)
+	}
+	return nil
 }
 
 func (d *Dir) create(rand io.Reader, now time.Time) error {
@@ -212,6 +233,42 @@ func (d *Dir) SaveRecord(r *Record) error {
 	return nil
 }
 
+// Table returns the newest table that was kept when the directory was opened or
+// by SaveTable since, or nil. A Log knows better, once there is one.
+func (d *Dir) Table() *Table { return d.table }
+
+// HasTopology reports whether a table or a log was ever kept here.
+func (d *Dir) HasTopology() bool {
+	for _, name := range []string{tableFile, logFile} {
+		if _, err := os.Stat(d.file(name)); !errors.Is(err, os.ErrNotExist) {
+			return true
+		}
+	}
+	return false
+}
+
+// SaveTable makes a table durable. A node that enters a cluster does so before it
+// saves the record: then it never is in a cluster that it knows no place in.
+func (d *Dir) SaveTable(t *Table) error {
+	if err := d.writeTable(t); err != nil {
+		return err
+	}
+	d.table = t
+	return nil
+}
+
+// writeTable leaves alone what the caller of Dir may be reading, so that a Log
+// can use it at any time.
+func (d *Dir) writeTable(t *Table) error {
+	if err := t.Validate(); err != nil {
+		return fmt.Errorf("saving the topology table: %w", err)
+	}
+	if err := d.writeBytes(tableFile, append(t.Encode(), '\n')); err != nil {
+		return fmt.Errorf("saving the topology table: %w", err)
+	}
+	return nil
+}
+
 // SettingsConflict compares settings that the user gave with the recorded ones
 // and names each flag that contradicts them. isSet tells whether a flag, such as
 // "gc-grace", was given at all: defaults contradict nothing.
@@ -248,19 +305,24 @@ func (d *Dir) Discard() error {
 
 func (d *Dir) file(name string) string { return filepath.Join(d.path, name) }
 
-// write replaces a file so that a crash leaves the old one or the new one. All
-// files get mode 0600: one of them holds the secret.
+// write replaces a file with the JSON form of v.
 func (d *Dir) write(name string, v any) error {
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
+	return d.writeBytes(name, append(b, '\n'))
+}
+
+// writeBytes replaces a file so that a crash leaves the old one or the new one.
+// All files get mode 0600: one of them holds the secret.
+func (d *Dir) writeBytes(name string, b []byte) error {
 	temp := d.file(name + tempSuffix)
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(append(b, '\n'))
+	_, err = f.Write(b)
 	if err == nil {
 		err = f.Sync()
 	}

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"syntropy/hlc"
 )
 
 func testRecord(t *testing.T, seed uint64) *Record {
@@ -33,7 +31,7 @@ func wantError(t *testing.T, err error, parts ...string) {
 
 func TestRecordRoundTrip(t *testing.T) {
 	r := testRecord(t, 1)
-	want := []Member{{1, "a:7102", ""}, {2, "a:17101", ""}, {3, "b:7101", ""}}
+	want := []Member{{ID: 1, Addr: "a:7102"}, {ID: 2, Addr: "a:17101"}, {ID: 3, Addr: "b:7101"}}
 	if !reflect.DeepEqual(r.Members, want) {
 		t.Fatal("members are not in order of host and port:", r.Members)
 	}
@@ -54,9 +52,6 @@ func TestRecordRoundTrip(t *testing.T) {
 	if text := fmt.Sprintf("%v %+v %#v", r, r, r); strings.Contains(text, fmt.Sprint(r.Secret[:])) || !strings.Contains(text, "(secret)") {
 		t.Fatal("printing reveals the secret:", text)
 	}
-	if got := r.Replicas(255); !reflect.DeepEqual(got, []hlc.NodeID{1, 2, 3}) {
-		t.Fatal(got)
-	}
 	if m, ok := r.Member(2); !ok || m.Addr != "a:17101" {
 		t.Fatal(m)
 	}
@@ -66,12 +61,12 @@ func TestRecordRoundTrip(t *testing.T) {
 }
 
 func TestLoneRecord(t *testing.T) {
-	me := Identity{incarnation(1), addr(0)}
+	me := Identity{Incarnation: incarnation(1), Addr: addr(0)}
 	r, err := NewLoneRecord(DefaultSettings(), me, newSeeded(1), epoch)
 	if err != nil || len(r.Members) != 1 || !r.IsFounder(me) {
 		t.Fatal(r, err)
 	}
-	if r.IsFounder(Identity{incarnation(2), addr(0)}) || r.IsFounder(Identity{incarnation(1), addr(1)}) {
+	if r.IsFounder(Identity{Incarnation: incarnation(2), Addr: addr(0)}) || r.IsFounder(Identity{Incarnation: incarnation(1), Addr: addr(1)}) {
 		t.Fatal("another disk or address is no founder")
 	}
 }
@@ -87,6 +82,7 @@ func TestFingerprintCoversEverything(t *testing.T) {
 		func(r *Record) { r.Settings.MaxClockSkew++ },
 		func(r *Record) { r.Members[2].Addr = "c:1" },
 		func(r *Record) { r.Members[2].Founder = incarnation(1) },
+		func(r *Record) { r.Members[2].Zone = "a" },
 	} {
 		r := testRecord(t, 1)
 		change(r)
@@ -101,6 +97,7 @@ func TestParseRecordRefuses(t *testing.T) {
 		{`"format":1`, `"format":2`, "has format 2, this program knows formats up to 1"},
 		{`"format":1`, `"format":0`, "no format number"},
 		{`"format":1`, `"format":1,"zones":1`, "zones"},
+		{`"addr":"a:7102"`, `"addr":"a:7102","zone":"rack 1"`, `"rack 1" is not a zone`},
 		{`"a:7102"`, `"b:7101"`, "n1 and n3 have one address"},
 		{`"a:7102"`, `"a"`, "not a peer address"},
 		{`"id":"n2"`, `"id":"n1"`, "ascending"},

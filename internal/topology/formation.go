@@ -13,6 +13,7 @@ import (
 type Identity struct {
 	Incarnation string
 	Addr        string
+	Zone        string // where the node is; see Member
 }
 
 // String prints address and the start of the incarnation, which is enough to
@@ -42,6 +43,7 @@ type Formed struct {
 	ClusterID string
 	Members   []Member
 	Record    *Record // only for an asker at a member's address
+	Table     *Table  // the same; nil if the one who answers knows none yet
 }
 
 // AdoptRequest is the leader's offer of a new record.
@@ -63,12 +65,17 @@ type Formation struct {
 	known    []Identity      // by incarnation; frozen when there are expect of them
 	agreed   map[string]bool // incarnations that reported exactly our frozen view
 	record   *Record
+
+	// A node that forms no cluster, and is no member of the one it asked.
+	given   func(flag string) bool // settings that the user gave; nil: all
+	foreign string                 // cluster id
+	doors   []string               // addresses of members, which may let it in
 }
 
 // NewFormation starts at a node that knows only itself, or that is in the
 // cluster of record already (then expect and settings are not used). With expect
-// zero the node forms no cluster; it waits to be let into one that it is a
-// member of, such as after it lost its disk.
+// zero the node forms no cluster; it waits for one that exists, of which it is a
+// member that lost its disk, or which is to take it in: see Doors.
 func NewFormation(me Identity, expect int, settings Settings, record *Record) (*Formation, error) {
 	if err := checkIdentity(me); err != nil {
 		return nil, err
@@ -102,26 +109,44 @@ func (f *Formation) Addrs() []string {
 
 // Meet answers a node that introduces itself. One that cannot take part is told
 // so and changes nothing here: a mistaken newcomer must not stop the others.
-func (f *Formation) Meet(req MeetRequest) MeetReply {
+// table is the newest that this node knows, or nil.
+func (f *Formation) Meet(req MeetRequest, table *Table) MeetReply {
 	reply := MeetReply{}
 	if f.record == nil {
 		if err := f.learn(req); err != nil {
 			reply.Refusal = err.Error()
 		}
 	} else {
-		reply.Formed = &Formed{ClusterID: f.record.ClusterID, Members: slices.Clone(f.record.Members)}
-		if _, ok := f.record.MemberByAddr(req.Me.Addr); ok {
-			reply.Formed.Record = f.record
-		} else {
-			reply.Refusal = fixedText(reply.Formed, req.Me.Addr)
+		reply.Formed = &Formed{ClusterID: f.record.ClusterID, Members: membersOf(f.record, table)}
+		if _, ok := memberAt(f.record, table, req.Me.Addr); ok {
+			reply.Formed.Record, reply.Formed.Table = f.record, table
+		} else if req.Expect != 0 { // else it may ask to be let in
+			reply.Refusal = strangerText(reply.Formed, req.Me.Addr)
 		}
 	}
 	reply.Mine = f.Request() // after learning, so that the asker hears of it at once
 	return reply
 }
 
-func fixedText(formed *Formed, addr string) string {
-	return fmt.Sprintf("cluster %s already consists of %s; its member set is fixed and %s is not in it",
+// membersOf returns a copy of the present members: a table, if there is one, is
+// never older than the record.
+func membersOf(r *Record, t *Table) []Member {
+	if t != nil {
+		return slices.Clone(t.Members)
+	}
+	return slices.Clone(r.Members)
+}
+
+func memberAt(r *Record, t *Table, addr string) (Member, bool) {
+	members := membersOf(r, t)
+	if i := slices.IndexFunc(members, func(m Member) bool { return m.Addr == addr }); i >= 0 {
+		return members[i], true
+	}
+	return Member{}, false
+}
+
+func strangerText(formed *Formed, addr string) string {
+	return fmt.Sprintf("cluster %s already consists of %s, and %s is not in it: to add this node, start it with --join and without --bootstrap-expect",
 		formed.ClusterID, membersText(formed.Members), addr)
 }
 
@@ -133,14 +158,16 @@ func (f *Formation) Met(addr string, reply MeetReply) (*Record, error) {
 	case f.record != nil:
 		return nil, nil
 	case reply.Formed != nil && reply.Formed.Record != nil:
-		if err := f.checkFormed(reply.Formed.Record); err != nil {
+		if err := f.checkFormed(reply.Formed.Record, reply.Formed.Table); err != nil {
 			return nil, fmt.Errorf("the node at %s is in a cluster that this node cannot enter: %w", addr, err)
 		}
 		return reply.Formed.Record, nil
 	case reply.Refusal != "":
 		return nil, fmt.Errorf("the node at %s refuses this node: %s", addr, reply.Refusal)
+	case reply.Formed != nil && f.expect != 0:
+		return nil, errors.New(strangerText(reply.Formed, f.me.Addr))
 	case reply.Formed != nil:
-		return nil, errors.New(fixedText(reply.Formed, f.me.Addr))
+		return nil, f.knock(addr, reply)
 	}
 	if err := f.learn(reply.Mine); err != nil {
 		return nil, fmt.Errorf("cannot form a cluster with the node at %s: %w", addr, err)
@@ -148,20 +175,63 @@ func (f *Formation) Met(addr string, reply MeetReply) (*Record, error) {
 	return nil, nil
 }
 
+// knock notes a node that may let this one into its cluster, if that is the one
+// that the flags describe.
+func (f *Formation) knock(addr string, reply MeetReply) error {
+	id := reply.Formed.ClusterID
+	if f.foreign != "" && f.foreign != id {
+		return fmt.Errorf("the node at %s is in cluster %s, the one at %s in cluster %s: name nodes of one cluster with --join", f.doors[0], f.foreign, addr, id)
+	}
+	if err := f.checkSettings(reply.Mine.Settings, id); err != nil {
+		return fmt.Errorf("the node at %s is in a cluster that this node cannot enter: %w", addr, err)
+	}
+	f.foreign = id
+	if !slices.Contains(f.doors, addr) {
+		f.doors = append(f.doors, addr)
+	}
+	return nil
+}
+
+// Doors returns the cluster that this node is to enter as a new member, and the
+// addresses at which it has found members; "" as long as there are none.
+func (f *Formation) Doors() (clusterID string, addrs []string) {
+	return f.foreign, slices.Clone(f.doors)
+}
+
 // checkFormed decides whether this node is the member that the record means. Its
 // start-up flags must describe that cluster: a difference is a mistake that
 // would surface much later.
-func (f *Formation) checkFormed(r *Record) error {
+func (f *Formation) checkFormed(r *Record, t *Table) error {
 	if err := r.Validate(); err != nil {
 		return err
 	}
-	if _, ok := r.MemberByAddr(f.me.Addr); !ok {
-		return errors.New(fixedText(&Formed{ClusterID: r.ClusterID, Members: r.Members}, f.me.Addr))
+	if t != nil {
+		if err := t.fits(r); err != nil {
+			return err
+		}
+	}
+	m, ok := memberAt(r, t, f.me.Addr)
+	if !ok {
+		return errors.New(strangerText(&Formed{ClusterID: r.ClusterID, Members: membersOf(r, t)}, f.me.Addr))
+	}
+	if err := m.checkZone(f.me); err != nil {
+		return err
 	}
 	if f.expect != 0 && len(r.Members) != f.expect {
 		return fmt.Errorf("this node expects a cluster of %d, cluster %s consists of %s", f.expect, r.ClusterID, membersText(r.Members))
 	}
-	if diff := f.settings.differences(r.Settings, "here", "in cluster "+r.ClusterID); diff != "" {
+	return f.checkSettings(r.Settings, r.ClusterID)
+}
+
+// checkSettings compares the flags with the settings of a cluster. A node that
+// takes part in creating one has to know them all; one that comes later takes
+// over those that it was not given.
+func (f *Formation) checkSettings(of Settings, clusterID string) error {
+	given := f.given
+	if f.expect != 0 {
+		given = nil
+	}
+	if diff := f.settings.differences(of, "here", "in cluster "+clusterID, given); diff != "" {
 		return errors.New("settings differ: " + diff)
 	}
 	return nil
@@ -187,7 +257,7 @@ func (f *Formation) learn(other MeetRequest) error {
 	if other.Expect != f.expect {
 		return fmt.Errorf("%s expects a cluster of %d, %s one of %d: start all with one --bootstrap-expect", f.me.Addr, f.expect, other.Me.Addr, other.Expect)
 	}
-	if diff := f.settings.differences(other.Settings, "at "+f.me.Addr, "at "+other.Me.Addr); diff != "" {
+	if diff := f.settings.differences(other.Settings, "at "+f.me.Addr, "at "+other.Me.Addr, nil); diff != "" {
 		return fmt.Errorf("settings differ: %s: start all nodes with the same ones", diff)
 	}
 	union := slices.Clone(f.known)
@@ -196,6 +266,9 @@ func (f *Formation) learn(other MeetRequest) error {
 			continue
 		}
 		for _, known := range union {
+			if known.Addr == id.Addr && known.Incarnation == id.Incarnation {
+				return fmt.Errorf("the node at %s is in zone %q for some and in zone %q for others: if it was started again with another --zone, restart the other nodes, which remember the first", id.Addr, known.Zone, id.Zone)
+			}
 			if known.Addr == id.Addr {
 				return fmt.Errorf("two nodes claim the address %s, disks %.8s and %.8s: give each node a --peer-listen of its own; "+
 					"if its data directory was emptied meanwhile, restart the other nodes, which remember the old one", id.Addr, known.Incarnation, id.Incarnation)
@@ -239,9 +312,9 @@ func (f *Formation) Found(rand io.Reader, now time.Time) (*Record, error) {
 	}
 	for _, id := range f.known {
 		i := slices.IndexFunc(r.Members, func(m Member) bool { return m.Addr == id.Addr })
-		r.Members[i].Founder = id.Incarnation
+		r.Members[i].Founder, r.Members[i].Zone = id.Incarnation, id.Zone
 	}
-	return r, nil
+	return r, r.Validate()
 }
 
 // Adopt checks the leader's offer. When it returns a record, the caller makes it
@@ -270,11 +343,11 @@ func (f *Formation) Adopt(req AdoptRequest) (*Record, error) {
 		return nil, fmt.Errorf("the record has the members %s, %s knows %s", membersText(req.Record.Members), f.me.Addr, identitiesText(f.known))
 	}
 	for _, m := range req.Record.Members {
-		if !slices.Contains(f.known, Identity{m.Founder, m.Addr}) {
+		if !slices.Contains(f.known, Identity{m.Founder, m.Addr, m.Zone}) {
 			return nil, fmt.Errorf("%v of the record is unknown to %s, which knows %s", m, f.me.Addr, identitiesText(f.known))
 		}
 	}
-	if diff := f.settings.differences(req.Record.Settings, "at "+f.me.Addr, "in the record"); diff != "" {
+	if diff := f.settings.differences(req.Record.Settings, "at "+f.me.Addr, "in the record", nil); diff != "" {
 		return nil, errors.New("settings differ: " + diff)
 	}
 	return req.Record, nil
@@ -287,18 +360,13 @@ func (f *Formation) Commit(r *Record) { f.record = r }
 // Record returns the committed record, or nil.
 func (f *Formation) Record() *Record { return f.record }
 
-// Replaced reports whether this node's disk is another one than the disk that
-// founded the cluster under its address: it may lack data that it once
-// acknowledged, and must be rebuilt before it serves reads. A founder that got
-// the record late has lost nothing.
-func (f *Formation) Replaced() bool {
-	return f.record != nil && !f.record.IsFounder(f.me)
-}
-
 // Waiting says for people what is missing.
 func (f *Formation) Waiting() string {
-	if f.expect == 0 {
-		return "waiting for a node named by --join that is in a cluster with this address"
+	switch {
+	case f.foreign != "":
+		return fmt.Sprintf("waiting for cluster %s to take in this node", f.foreign)
+	case f.expect == 0:
+		return "waiting for a node named by --join that is in a cluster"
 	}
 	if missing := f.expect - len(f.known); missing > 0 {
 		nodes := "nodes"
@@ -323,7 +391,7 @@ func checkIdentity(id Identity) error {
 	if !isHex128(id.Incarnation) {
 		return fmt.Errorf("incarnation %q of %s is not 16 bytes in hex", id.Incarnation, id.Addr)
 	}
-	return checkAddr(id.Addr)
+	return errors.Join(checkAddr(id.Addr), checkZone(id.Zone))
 }
 
 func identitiesText(ids []Identity) string {

@@ -56,7 +56,7 @@ func newWorld(t *testing.T, seed uint64, nodes, expect int) *world {
 	w := &world{t: t, r: rand.New(rand.NewPCG(seed, 2)), expect: expect}
 	for i := range nodes {
 		// Everybody joins by way of one neighbour, and itself.
-		n := &worldNode{id: Identity{incarnation(w.r.Uint64()), addr(i)}, join: []string{addr(i), addr((i + 1) % nodes)}}
+		n := &worldNode{id: Identity{Incarnation: incarnation(w.r.Uint64()), Addr: addr(i)}, join: []string{addr(i), addr((i + 1) % nodes)}}
 		w.nodes = append(w.nodes, n)
 		w.start(n)
 	}
@@ -116,7 +116,7 @@ func (w *world) tick(n *worldNode) {
 	for _, to := range append(slices.Clone(n.join), n.state.Addrs()...) {
 		state := n.state
 		w.wire = append(w.wire, func() {
-			reply := w.at(to).state.Meet(req)
+			reply := w.at(to).state.Meet(req, nil)
 			w.wire = append(w.wire, func() {
 				if n.state == state { // else it restarted and waits for no reply
 					w.met(n, to, reply)
@@ -207,7 +207,7 @@ func TestFormationInEveryOrder(t *testing.T) {
 					if n.disk.Fingerprint() != first.Fingerprint() {
 						t.Fatalf("two clusters: %s and %s", n.disk.ClusterID, first.ClusterID)
 					}
-					if n.state.Replaced() {
+					if !n.disk.IsFounder(n.id) {
 						t.Errorf("%v, a founder, counts as replaced", n.id)
 					}
 				}
@@ -258,11 +258,11 @@ func formed(t *testing.T) *world {
 
 func TestLateFourthNodeIsRefused(t *testing.T) {
 	w := formed(t)
-	late := &worldNode{id: Identity{incarnation(99), addr(9)}, join: []string{addr(1)}}
+	late := &worldNode{id: Identity{Incarnation: incarnation(99), Addr: addr(9)}, join: []string{addr(1)}}
 	w.nodes = append(w.nodes, late)
 	w.start(late)
 	w.calm(2)
-	want := "cluster " + w.nodes[0].disk.ClusterID + " already consists of n1 (127.0.0.1:7101), n2 (127.0.0.1:7102), n3 (127.0.0.1:7103); its member set is fixed"
+	want := "cluster " + w.nodes[0].disk.ClusterID + " already consists of n1 (127.0.0.1:7101), n2 (127.0.0.1:7102), n3 (127.0.0.1:7103), and 127.0.0.1:7110 is not in it: to add this node, start it with --join and without --bootstrap-expect"
 	if late.refused == nil || !strings.Contains(late.refused.Error(), want) {
 		t.Fatalf("got %v, want %s", late.refused, want)
 	}
@@ -280,7 +280,7 @@ func TestMemberWithEmptyDiskReturns(t *testing.T) {
 	if n.disk == nil || n.disk.ClusterID != w.nodes[0].disk.ClusterID {
 		t.Fatal("it did not get its cluster's record:", n.refused)
 	}
-	if !n.state.Replaced() {
+	if n.disk.IsFounder(n.id) {
 		t.Fatal("it does not know that its disk is a new one")
 	}
 }
@@ -313,15 +313,15 @@ func TestLeaderCrashesBeforeOffering(t *testing.T) {
 	}
 	w.calm(3)
 	for _, n := range w.nodes {
-		if n.disk == nil || n.state.Replaced() {
-			t.Fatalf("%v: record %v, replaced %v", n.id, n.disk, n.state.Replaced())
+		if n.disk == nil || !n.disk.IsFounder(n.id) {
+			t.Fatalf("%v: record %v, replaced %v", n.id, n.disk, !n.disk.IsFounder(n.id))
 		}
 	}
 }
 
 func TestFormationMistakes(t *testing.T) {
-	me := Identity{incarnation(1), addr(0)}
-	other := MeetRequest{Me: Identity{incarnation(2), addr(1)}, Expect: 3, Settings: DefaultSettings()}
+	me := Identity{incarnation(1), addr(0), "a"}
+	other := MeetRequest{Me: Identity{Incarnation: incarnation(2), Addr: addr(1)}, Expect: 3, Settings: DefaultSettings()}
 	other.View = []Identity{other.Me}
 	for _, test := range []struct {
 		name   string
@@ -331,10 +331,12 @@ func TestFormationMistakes(t *testing.T) {
 		{"settings", func(m *MeetRequest) { m.Settings.Shards = 128 }, "--shards 256 at 127.0.0.1:7101, 128 at 127.0.0.1:7102"},
 		{"expect", func(m *MeetRequest) { m.Expect = 5 }, "127.0.0.1:7101 expects a cluster of 3, 127.0.0.1:7102 one of 5"},
 		{"address clash", func(m *MeetRequest) { m.Me.Addr = addr(0) }, "two nodes claim the address 127.0.0.1:7101"},
-		{"hearsay clash", func(m *MeetRequest) { m.View = append(m.View, Identity{incarnation(3), addr(0)}) }, "two nodes claim"},
+		{"hearsay clash", func(m *MeetRequest) { m.View = append(m.View, Identity{Incarnation: incarnation(3), Addr: addr(0)}) }, "two nodes claim"},
+		{"zone", func(m *MeetRequest) { m.View = append(m.View, Identity{incarnation(1), addr(0), "b"}) }, `127.0.0.1:7101 is in zone "a" for some and in zone "b" for others`},
+		{"no zone", func(m *MeetRequest) { m.Me.Zone = "a b" }, "not a zone"},
 		{"copied disk", func(m *MeetRequest) { m.Me.Incarnation = incarnation(1) }, "was a data directory copied?"},
 		{"too many", func(m *MeetRequest) {
-			m.View = append(m.View, Identity{incarnation(3), addr(2)}, Identity{incarnation(4), addr(3)})
+			m.View = append(m.View, Identity{Incarnation: incarnation(3), Addr: addr(2)}, Identity{Incarnation: incarnation(4), Addr: addr(3)})
 		}, "4 nodes want to form a cluster of 3: 127.0.0.1:7101 knows 127.0.0.1:7101; 127.0.0.1:7102 knows 127.0.0.1:7102, 127.0.0.1:7103, 127.0.0.1:7104"},
 		{"no incarnation", func(m *MeetRequest) { m.Me.Incarnation = "x" }, "not 16 bytes"},
 		{"no address", func(m *MeetRequest) { m.Me.Addr = "here" }, "not a peer address"},
@@ -348,7 +350,7 @@ func TestFormationMistakes(t *testing.T) {
 			req := other
 			req.View = slices.Clone(other.View)
 			test.change(&req)
-			if reply := f.Meet(req); !strings.Contains(reply.Refusal, test.want) {
+			if reply := f.Meet(req, nil); !strings.Contains(reply.Refusal, test.want) {
 				t.Errorf("asked: %q, want %q", reply.Refusal, test.want)
 			}
 			if _, err := f.Met(addr(1), MeetReply{Mine: req}); err == nil || !strings.Contains(err.Error(), test.want) {
@@ -378,7 +380,7 @@ func TestAdoptTakesOnlyTheLeadersRecord(t *testing.T) {
 	if _, err := f.Adopt(AdoptRequest{leader, r}); err != ErrNotReady {
 		t.Fatal("before its view is complete:", err)
 	}
-	f.Meet(MeetRequest{Me: leader, Expect: 3, Settings: DefaultSettings(), View: view, Frozen: true})
+	f.Meet(MeetRequest{Me: leader, Expect: 3, Settings: DefaultSettings(), View: view, Frozen: true}, nil)
 	if _, err := f.Adopt(AdoptRequest{view[2], r}); err == nil {
 		t.Fatal("took a record from somebody else")
 	}
@@ -410,15 +412,15 @@ func TestAdoptTakesOnlyTheLeadersRecord(t *testing.T) {
 // A member that lost its disk may come back without --bootstrap-expect: it takes
 // no part in forming a cluster, and is let into the one that has its address.
 func TestJoinOnly(t *testing.T) {
-	returning, err := NewFormation(Identity{incarnation(9), addr(2)}, 0, DefaultSettings(), nil)
+	returning, err := NewFormation(Identity{Incarnation: incarnation(9), Addr: addr(2)}, 0, DefaultSettings(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	forming, err := NewFormation(Identity{incarnation(1), addr(0)}, 3, DefaultSettings(), nil)
+	forming, err := NewFormation(Identity{Incarnation: incarnation(1), Addr: addr(0)}, 3, DefaultSettings(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	reply := forming.Meet(returning.Request())
+	reply := forming.Meet(returning.Request(), nil)
 	if reply.Refusal != "" || len(forming.Addrs()) != 0 {
 		t.Errorf("a node that only joins was counted: %+v, known %v", reply, forming.Addrs())
 	}
@@ -430,12 +432,11 @@ func TestJoinOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	forming.Commit(record)
-	r, err := returning.Met(addr(0), forming.Meet(returning.Request()))
+	r, err := returning.Met(addr(0), forming.Meet(returning.Request(), nil))
 	if err != nil || r != record {
 		t.Fatalf("the record came as %v, %v", r, err)
 	}
-	returning.Commit(r)
-	if !returning.Replaced() {
+	if r.IsFounder(returning.me) {
 		t.Error("a new disk passes for the one that founded the cluster")
 	}
 }

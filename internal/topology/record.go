@@ -22,9 +22,14 @@ import (
 // recordFormat is the version of the stored form of a Record.
 const recordFormat = 1
 
-// MaxMembers bounds a cluster. Every member holds every shard and meets every
-// other one, so larger clusters would be slow long before they were impossible.
-const MaxMembers = 64
+const (
+	// MaxMembers bounds a cluster. Every member keeps a connection to every other
+	// one, so larger clusters would be slow long before they were impossible.
+	MaxMembers = 64
+	// maxZoneBytes is more than any name for a rack or a data centre needs, and
+	// keeps tables and error texts short.
+	maxZoneBytes = 64
+)
 
 // Secret keys the digests of a cluster. It prints as "(secret)"; only its JSON
 // form, which is what is stored and sent to members, reveals it.
@@ -57,10 +62,14 @@ func (s *Secret) UnmarshalJSON(b []byte) error {
 type Member struct {
 	ID   hlc.NodeID `json:"id"`
 	Addr string     `json:"addr"` // peer address, host:port
-	// Founder is the incarnation that took part in creating the cluster under
-	// this address; empty when the record was made by hand. A member with
-	// another incarnation has lost its disk since.
+	// Founder is, in a Record, the incarnation that took part in creating the
+	// cluster under this address; a member with another one has lost its disk
+	// since, or was named by hand before it had one (then Founder is empty). In a
+	// Table it is the incarnation that the member has now.
 	Founder string `json:"founder,omitempty"`
+	// Zone is where the node is, in the operator's words: the replicas of a shard
+	// are put into as many zones as there are. Empty is a zone like any other.
+	Zone string `json:"zone,omitempty"`
 }
 
 // String prints the member the way people write it: "n1 (10.0.0.1:7101)".
@@ -111,7 +120,7 @@ func NewLoneRecord(settings Settings, me Identity, rand io.Reader, now time.Time
 	if err != nil {
 		return nil, err
 	}
-	r.Members[0].Founder = me.Incarnation
+	r.Members[0].Founder, r.Members[0].Zone = me.Incarnation, me.Zone
 	return r, r.Validate()
 }
 
@@ -141,15 +150,22 @@ func (r *Record) Validate() error {
 	if r.Secret == (Secret{}) {
 		return errors.New("the secret is missing")
 	}
-	if len(r.Members) == 0 || len(r.Members) > MaxMembers {
-		return fmt.Errorf("%d members: a cluster has 1 to %d", len(r.Members), MaxMembers)
+	if err := checkMembers(r.Members); err != nil {
+		return err
+	}
+	return r.Settings.Validate()
+}
+
+func checkMembers(members []Member) error {
+	if len(members) == 0 || len(members) > MaxMembers {
+		return fmt.Errorf("%d members: a cluster has 1 to %d", len(members), MaxMembers)
 	}
 	addrs := make(map[string]hlc.NodeID)
-	for i, m := range r.Members {
+	for i, m := range members {
 		if err := checkAddr(m.Addr); err != nil {
 			return err
 		}
-		if m.ID == 0 || i > 0 && m.ID <= r.Members[i-1].ID {
+		if m.ID == 0 || i > 0 && m.ID <= members[i-1].ID {
 			return fmt.Errorf("member ids must be above zero and ascending: %v is out of place", m)
 		}
 		if other, ok := addrs[m.Addr]; ok {
@@ -159,8 +175,11 @@ func (r *Record) Validate() error {
 		if m.Founder != "" && !isHex128(m.Founder) {
 			return fmt.Errorf("founder %q of %v is not 16 bytes in hex", m.Founder, m.ID)
 		}
+		if err := checkZone(m.Zone); err != nil {
+			return err
+		}
 	}
-	return r.Settings.Validate()
+	return nil
 }
 
 // Fingerprint identifies the whole record in 16 bytes of hex. It is keyed with
@@ -204,20 +223,6 @@ func (r *Record) find(match func(Member) bool) (Member, bool) {
 	return Member{}, false
 }
 
-// Replicas returns the nodes that hold the shard, by id. For now every member
-// holds every shard, whatever Settings.Replicas says: placement comes with
-// topology versions, and asking per shard keeps callers ready for it.
-func (r *Record) Replicas(shard int) []hlc.NodeID {
-	if shard < 0 || shard >= r.Settings.Shards {
-		panic(fmt.Sprintf("topology: shard %d of %d", shard, r.Settings.Shards))
-	}
-	ids := make([]hlc.NodeID, len(r.Members))
-	for i, m := range r.Members {
-		ids[i] = m.ID
-	}
-	return ids
-}
-
 // membersText lists members for error texts.
 func membersText(members []Member) string {
 	parts := make([]string, len(members))
@@ -250,6 +255,14 @@ func splitAddr(addr string) (host string, port int) {
 func checkAddr(addr string) error {
 	if host, port := splitAddr(addr); host == "" || port < 1 || port > 65535 {
 		return fmt.Errorf("%q is not a peer address: give host:port, such as 10.0.0.1:7101", addr)
+	}
+	return nil
+}
+
+func checkZone(zone string) error {
+	odd := func(r rune) bool { return r <= ' ' || r > '~' }
+	if len(zone) > maxZoneBytes || strings.ContainsFunc(zone, odd) {
+		return fmt.Errorf("%.100q is not a zone: give up to %d letters, digits and signs, without spaces", zone, maxZoneBytes)
 	}
 	return nil
 }

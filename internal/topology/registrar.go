@@ -16,6 +16,7 @@ import (
 type Transport interface {
 	Meet(ctx context.Context, addr string, req MeetRequest) (MeetReply, error)
 	Adopt(ctx context.Context, addr string, req AdoptRequest) error
+	Enroll(ctx context.Context, addr string, req EnrollRequest) (EnrollReply, error)
 }
 
 // RegistrarOptions configure a Registrar. Me is required.
@@ -25,6 +26,9 @@ type RegistrarOptions struct {
 	Expect int
 	// Settings of the cluster to be. Not used with a Record.
 	Settings Settings
+	// Given tells which settings the user gave, by flag, such as "gc-grace". A node
+	// that joins a cluster takes over the others; nil: all were given.
+	Given func(flag string) bool
 	// Join lists addresses to ask. One that turns out to be this node is fine.
 	Join []string
 	// Record is the record that this node holds already; nil on an empty disk.
@@ -32,6 +36,12 @@ type RegistrarOptions struct {
 	// Persist makes a record durable; it is not called again once it succeeded.
 	// Required without a Record.
 	Persist func(*Record) error
+	// PersistTable makes durable the table that came with a record, before Persist
+	// is called; it may be called again. nil: not kept.
+	PersistTable func(*Table) error
+	// Table returns the newest table that this node knows, or nil; it is called
+	// for each answer to a member, and must not wait. nil: no table is known.
+	Table func() *Table
 	// Rand is the source of cluster id and secret; crypto/rand by default.
 	Rand io.Reader
 	// Now dates the record; time.Now by default.
@@ -64,6 +74,7 @@ type Registrar struct {
 
 	mu        sync.Mutex // held while persisting, so that a record is persisted once
 	formation *Formation
+	table     *Table // that came with the record; nil if none did
 }
 
 // NewRegistrar checks the options and starts nothing. It can answer at once.
@@ -77,6 +88,12 @@ func NewRegistrar(opts RegistrarOptions) (*Registrar, error) {
 	if opts.Interval <= 0 {
 		opts.Interval = 200 * time.Millisecond
 	}
+	if opts.Table == nil {
+		opts.Table = func() *Table { return nil }
+	}
+	if opts.PersistTable == nil {
+		opts.PersistTable = func(*Table) error { return nil }
+	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -89,6 +106,7 @@ func NewRegistrar(opts RegistrarOptions) (*Registrar, error) {
 	if err != nil {
 		return nil, err
 	}
+	formation.given = opts.Given
 	if opts.Record == nil && opts.Persist == nil {
 		return nil, errors.New("topology: a Registrar without a record needs Persist")
 	}
@@ -108,13 +126,26 @@ func (r *Registrar) Record() *Record {
 
 // HandleMeet answers another node's Meet.
 func (r *Registrar) HandleMeet(_ context.Context, req MeetRequest) MeetReply {
+	table := r.newestTable()
 	r.mu.Lock()
-	reply := r.formation.Meet(req)
+	reply := r.formation.Meet(req, table)
 	r.mu.Unlock()
 	if reply.Refusal != "" {
 		r.opts.Logger.Warn("refused a node", "addr", req.Me.Addr, "reason", reply.Refusal)
 	}
 	return reply
+}
+
+// newestTable is what this node answers with. Between entering a cluster and
+// taking part in its log that is what it was let in with.
+func (r *Registrar) newestTable() *Table {
+	newest := r.opts.Table()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if newest == nil {
+		newest = r.table
+	}
+	return newest
 }
 
 // HandleAdopt answers another node's Adopt: without error the record is durable
@@ -126,11 +157,18 @@ func (r *Registrar) HandleAdopt(_ context.Context, req AdoptRequest) error {
 	if err != nil || record == nil {
 		return err
 	}
-	return r.commit(record)
+	return r.commit(record, nil)
 }
 
-// commit is called with the lock held.
-func (r *Registrar) commit(record *Record) error {
+// commit is called with the lock held. The table that comes with the record is
+// kept first: see Dir.SaveTable.
+func (r *Registrar) commit(record *Record, table *Table) error {
+	if table != nil {
+		if err := r.opts.PersistTable(table); err != nil {
+			return fmt.Errorf("keeping the topology table: %w", err)
+		}
+		r.table = table
+	}
 	if err := r.opts.Persist(record); err != nil {
 		return fmt.Errorf("keeping the cluster record: %w", err)
 	}
@@ -140,28 +178,33 @@ func (r *Registrar) commit(record *Record) error {
 }
 
 // Form brings this node into a cluster: it asks everybody it knows until a
-// record is durable here. replaced says that the cluster is older than this
-// node's disk, which must then be rebuilt. An error is final, unless ctx ended.
-func (r *Registrar) Form(ctx context.Context, t Transport) (record *Record, replaced bool, err error) {
+// record is durable here. A node that forms no cluster and is a member of none is
+// enrolled in the one that it finds. The table names this node as a member; it is
+// nil if none is known, as in a cluster that has just been formed. An error is
+// final, unless ctx ended.
+func (r *Registrar) Form(ctx context.Context, t Transport) (*Record, *Table, error) {
 	ticker := time.NewTicker(r.opts.Interval)
 	defer ticker.Stop()
 	var said string
 	for round := 0; ; round++ {
 		if err := r.meetAll(ctx, t); err != nil {
-			return nil, false, err
+			return nil, nil, err
 		}
 		led, err := r.lead()
 		if err != nil {
-			return nil, false, err
+			return nil, nil, err
 		}
 		if led {
 			r.offer(ctx, t, ticker.C)
 		}
+		if err := r.enter(ctx, t); err != nil {
+			return nil, nil, err
+		}
 		r.mu.Lock()
-		record, replaced, waiting := r.formation.Record(), r.formation.Replaced(), r.formation.Waiting()
+		record, waiting := r.formation.Record(), r.formation.Waiting()
 		r.mu.Unlock()
 		if record != nil {
-			return record, replaced && r.opts.Record == nil, nil
+			return record, r.newestTable(), nil
 		}
 		if waiting != said || round%remindRounds == 0 {
 			said = waiting
@@ -171,7 +214,7 @@ func (r *Registrar) Form(ctx context.Context, t Transport) (record *Record, repl
 		case <-ticker.C:
 		case <-r.decided:
 		case <-ctx.Done():
-			return nil, false, fmt.Errorf("%s: %w", waiting, ctx.Err())
+			return nil, nil, fmt.Errorf("%s: %w", waiting, ctx.Err())
 		}
 	}
 }
@@ -215,7 +258,7 @@ func (r *Registrar) met(addr string, reply MeetReply) error {
 	if err != nil || record == nil {
 		return err
 	}
-	return r.commit(record)
+	return r.commit(record, reply.Formed.Table)
 }
 
 // lead creates the record if that falls to this node.
@@ -229,7 +272,7 @@ func (r *Registrar) lead() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if err := r.commit(record); err != nil {
+	if err := r.commit(record, nil); err != nil {
 		return false, err
 	}
 	r.opts.Logger.Info("created the cluster", "cluster", record.ClusterID, "members", membersText(record.Members))

@@ -13,6 +13,7 @@ import (
 type local struct {
 	mu    sync.Mutex
 	nodes map[string]*Registrar
+	logs  map[string]*Log // of nodes that can enroll others
 }
 
 func (l *local) at(addr string) (*Registrar, error) {
@@ -40,9 +41,21 @@ func (l *local) Adopt(ctx context.Context, addr string, req AdoptRequest) error 
 	return r.HandleAdopt(ctx, req)
 }
 
+func (l *local) Enroll(ctx context.Context, addr string, req EnrollRequest) (EnrollReply, error) {
+	l.mu.Lock()
+	log := l.logs[addr]
+	l.mu.Unlock()
+	if log == nil {
+		return EnrollReply{}, errors.New("connection refused")
+	}
+	return log.HandleEnroll(ctx, req)
+}
+
 func (l *local) add(t *testing.T, opts RegistrarOptions) *Registrar {
 	opts.Interval = time.Millisecond
-	opts.Settings = DefaultSettings()
+	if opts.Settings == (Settings{}) {
+		opts.Settings = DefaultSettings()
+	}
 	r, err := NewRegistrar(opts)
 	if err != nil {
 		t.Fatal(err)
@@ -56,9 +69,8 @@ func (l *local) add(t *testing.T, opts RegistrarOptions) *Registrar {
 func TestFormOverATransport(t *testing.T) {
 	net := &local{nodes: make(map[string]*Registrar)}
 	type result struct {
-		record   *Record
-		replaced bool
-		err      error
+		record *Record
+		err    error
 	}
 	const nodes = 3
 	results := make([]result, nodes)
@@ -67,7 +79,7 @@ func TestFormOverATransport(t *testing.T) {
 		var mu sync.Mutex
 		saved := 0
 		r := net.add(t, RegistrarOptions{
-			Me: Identity{incarnation(uint64(i + 1)), addr(i)}, Expect: nodes, Join: []string{addr(0)},
+			Me: Identity{Incarnation: incarnation(uint64(i + 1)), Addr: addr(i)}, Expect: nodes, Join: []string{addr(0)},
 			Persist: func(*Record) error {
 				mu.Lock()
 				defer mu.Unlock()
@@ -78,32 +90,32 @@ func TestFormOverATransport(t *testing.T) {
 			},
 		})
 		wg.Go(func() {
-			record, replaced, err := r.Form(t.Context(), net)
-			results[i] = result{record, replaced, err}
+			record, _, err := r.Form(t.Context(), net)
+			results[i] = result{record, err}
 		})
 	}
 	wg.Wait()
 	for i, got := range results {
-		if got.err != nil || got.replaced || got.record.Fingerprint() != results[0].record.Fingerprint() {
+		if got.err != nil || got.record.Fingerprint() != results[0].record.Fingerprint() {
 			t.Errorf("node %d: %+v", i, got)
 		}
 	}
 
 	// n2 comes back on an empty disk.
 	r := net.add(t, RegistrarOptions{
-		Me: Identity{incarnation(9), addr(1)}, Expect: nodes, Join: []string{addr(0)},
+		Me: Identity{Incarnation: incarnation(9), Addr: addr(1)}, Expect: nodes, Join: []string{addr(0)},
 		Persist: func(*Record) error { return nil },
 	})
-	record, replaced, err := r.Form(t.Context(), net)
-	if err != nil || !replaced || record.ClusterID != results[0].record.ClusterID {
-		t.Error("returning member:", replaced, err)
+	record, table, err := r.Form(t.Context(), net)
+	if err != nil || table != nil || record.ClusterID != results[0].record.ClusterID || record.IsFounder(r.opts.Me) {
+		t.Error("returning member:", record, table, err)
 	}
 }
 
 func TestFormEndsWithItsContextAndSaysWhatWasMissing(t *testing.T) {
 	net := &local{nodes: make(map[string]*Registrar)}
 	r := net.add(t, RegistrarOptions{
-		Me: Identity{incarnation(1), addr(0)}, Expect: 3, Join: []string{addr(0), addr(1)},
+		Me: Identity{Incarnation: incarnation(1), Addr: addr(0)}, Expect: 3, Join: []string{addr(0), addr(1)},
 		Persist: func(*Record) error { return nil },
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -118,7 +130,7 @@ func TestFormReportsADiskThatFails(t *testing.T) {
 	net := &local{nodes: make(map[string]*Registrar)}
 	full := errors.New("no space left on device")
 	r := net.add(t, RegistrarOptions{
-		Me: Identity{incarnation(1), addr(0)}, Expect: 1, Persist: func(*Record) error { return full },
+		Me: Identity{Incarnation: incarnation(1), Addr: addr(0)}, Expect: 1, Persist: func(*Record) error { return full },
 	})
 	if _, _, err := r.Form(t.Context(), net); !errors.Is(err, full) {
 		t.Fatal(err)

@@ -124,12 +124,13 @@ func (s Settings) flags() []flag {
 type flag struct{ name, value string }
 
 // differences names the settings in which s and o differ, each as
-// "--shards 128 HERE, 256 THERE"; it is empty when they are equal.
-func (s Settings) differences(o Settings, here, there string) string {
+// "--shards 128 HERE, 256 THERE"; it is empty when they are equal. Flags that are
+// not given contradict nothing; nil: all are given.
+func (s Settings) differences(o Settings, here, there string, given func(flag string) bool) string {
 	var parts []string
 	theirs := o.flags()
 	for i, own := range s.flags() {
-		if own.value != theirs[i].value {
+		if own.value != theirs[i].value && (given == nil || given(own.name)) {
 			parts = append(parts, fmt.Sprintf("--%s %s %s, %s %s", own.name, own.value, here, theirs[i].value, there))
 		}
 	}

@@ -28,6 +28,7 @@ type Identity struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Incarnation   string                 `protobuf:"bytes,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	Addr          string                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`
+	Zone          string                 `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -76,11 +77,19 @@ func (x *Identity) GetAddr() string {
 	return ""
 }
 
+func (x *Identity) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	Addr          string                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`
 	Founder       string                 `protobuf:"bytes,3,opt,name=founder,proto3" json:"founder,omitempty"`
+	Zone          string                 `protobuf:"bytes,4,opt,name=zone,proto3" json:"zone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -132,6 +141,13 @@ func (x *Member) GetAddr() string {
 func (x *Member) GetFounder() string {
 	if x != nil {
 		return x.Founder
+	}
+	return ""
+}
+
+func (x *Member) GetZone() string {
+	if x != nil {
+		return x.Zone
 	}
 	return ""
 }
@@ -277,6 +293,7 @@ type Formed struct {
 	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	Members       []*Member              `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
 	RecordJson    []byte                 `protobuf:"bytes,3,opt,name=record_json,json=recordJson,proto3" json:"record_json,omitempty"` // empty unless the asker is at a member's address
+	TableJson     []byte                 `protobuf:"bytes,4,opt,name=table_json,json=tableJson,proto3" json:"table_json,omitempty"`    // the same; the newest table that the answering node knows
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -328,6 +345,13 @@ func (x *Formed) GetMembers() []*Member {
 func (x *Formed) GetRecordJson() []byte {
 	if x != nil {
 		return x.RecordJson
+	}
+	return nil
+}
+
+func (x *Formed) GetTableJson() []byte {
+	if x != nil {
+		return x.TableJson
 	}
 	return nil
 }
@@ -420,6 +444,230 @@ func (*AdoptReply) Descriptor() ([]byte, []int) {
 	return file_peer_proto_rawDescGZIP(), []int{6}
 }
 
+type EnrollRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Me            *Identity              `protobuf:"bytes,2,opt,name=me,proto3" json:"me,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnrollRequest) Reset() {
+	*x = EnrollRequest{}
+	mi := &file_peer_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnrollRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnrollRequest) ProtoMessage() {}
+
+func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnrollRequest.ProtoReflect.Descriptor instead.
+func (*EnrollRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *EnrollRequest) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *EnrollRequest) GetMe() *Identity {
+	if x != nil {
+		return x.Me
+	}
+	return nil
+}
+
+type EnrollReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RecordJson    []byte                 `protobuf:"bytes,1,opt,name=record_json,json=recordJson,proto3" json:"record_json,omitempty"`
+	TableJson     []byte                 `protobuf:"bytes,2,opt,name=table_json,json=tableJson,proto3" json:"table_json,omitempty"` // names the asker as a member, with this disk
+	Refusal       string                 `protobuf:"bytes,3,opt,name=refusal,proto3" json:"refusal,omitempty"`                      // final; anything temporary is an error of the call
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnrollReply) Reset() {
+	*x = EnrollReply{}
+	mi := &file_peer_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnrollReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnrollReply) ProtoMessage() {}
+
+func (x *EnrollReply) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnrollReply.ProtoReflect.Descriptor instead.
+func (*EnrollReply) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *EnrollReply) GetRecordJson() []byte {
+	if x != nil {
+		return x.RecordJson
+	}
+	return nil
+}
+
+func (x *EnrollReply) GetTableJson() []byte {
+	if x != nil {
+		return x.TableJson
+	}
+	return nil
+}
+
+func (x *EnrollReply) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
+	}
+	return ""
+}
+
+type ConsensusRequest struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId         string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	RecordFingerprint string                 `protobuf:"bytes,2,opt,name=record_fingerprint,json=recordFingerprint,proto3" json:"record_fingerprint,omitempty"`
+	From              uint32                 `protobuf:"varint,3,opt,name=from,proto3" json:"from,omitempty"`
+	To                uint32                 `protobuf:"varint,4,opt,name=to,proto3" json:"to,omitempty"`
+	Messages          [][]byte               `protobuf:"bytes,5,rep,name=messages,proto3" json:"messages,omitempty"` // raft messages, as the library encodes them
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *ConsensusRequest) Reset() {
+	*x = ConsensusRequest{}
+	mi := &file_peer_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsensusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsensusRequest) ProtoMessage() {}
+
+func (x *ConsensusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsensusRequest.ProtoReflect.Descriptor instead.
+func (*ConsensusRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ConsensusRequest) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *ConsensusRequest) GetRecordFingerprint() string {
+	if x != nil {
+		return x.RecordFingerprint
+	}
+	return ""
+}
+
+func (x *ConsensusRequest) GetFrom() uint32 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *ConsensusRequest) GetTo() uint32 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *ConsensusRequest) GetMessages() [][]byte {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+type ConsensusReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConsensusReply) Reset() {
+	*x = ConsensusReply{}
+	mi := &file_peer_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsensusReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsensusReply) ProtoMessage() {}
+
+func (x *ConsensusReply) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsensusReply.ProtoReflect.Descriptor instead.
+func (*ConsensusReply) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{10}
+}
+
 // A Frame is what happened to be ready to send at one moment.
 type Frame struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -430,7 +678,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_peer_proto_msgTypes[7]
+	mi := &file_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -442,7 +690,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[7]
+	mi := &file_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -455,7 +703,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{7}
+	return file_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Frame) GetMessages() []*Message {
@@ -486,6 +734,10 @@ type Message struct {
 	//	*Message_RootsReply
 	//	*Message_Repair
 	//	*Message_RepairReply
+	//	*Message_Scan
+	//	*Message_ScanReply
+	//	*Message_Leaving
+	//	*Message_LeavingReply
 	Body          isMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -493,7 +745,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_peer_proto_msgTypes[8]
+	mi := &file_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -505,7 +757,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[8]
+	mi := &file_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -518,7 +770,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{8}
+	return file_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Message) GetCall() uint64 {
@@ -670,6 +922,42 @@ func (x *Message) GetRepairReply() *RepairReply {
 	return nil
 }
 
+func (x *Message) GetScan() *Scan {
+	if x != nil {
+		if x, ok := x.Body.(*Message_Scan); ok {
+			return x.Scan
+		}
+	}
+	return nil
+}
+
+func (x *Message) GetScanReply() *ScanReply {
+	if x != nil {
+		if x, ok := x.Body.(*Message_ScanReply); ok {
+			return x.ScanReply
+		}
+	}
+	return nil
+}
+
+func (x *Message) GetLeaving() *Leaving {
+	if x != nil {
+		if x, ok := x.Body.(*Message_Leaving); ok {
+			return x.Leaving
+		}
+	}
+	return nil
+}
+
+func (x *Message) GetLeavingReply() *LeavingReply {
+	if x != nil {
+		if x, ok := x.Body.(*Message_LeavingReply); ok {
+			return x.LeavingReply
+		}
+	}
+	return nil
+}
+
 type isMessage_Body interface {
 	isMessage_Body()
 }
@@ -734,6 +1022,22 @@ type Message_RepairReply struct {
 	RepairReply *RepairReply `protobuf:"bytes,16,opt,name=repair_reply,json=repairReply,proto3,oneof"`
 }
 
+type Message_Scan struct {
+	Scan *Scan `protobuf:"bytes,17,opt,name=scan,proto3,oneof"`
+}
+
+type Message_ScanReply struct {
+	ScanReply *ScanReply `protobuf:"bytes,18,opt,name=scan_reply,json=scanReply,proto3,oneof"`
+}
+
+type Message_Leaving struct {
+	Leaving *Leaving `protobuf:"bytes,19,opt,name=leaving,proto3,oneof"`
+}
+
+type Message_LeavingReply struct {
+	LeavingReply *LeavingReply `protobuf:"bytes,20,opt,name=leaving_reply,json=leavingReply,proto3,oneof"`
+}
+
 func (*Message_Hello) isMessage_Body() {}
 
 func (*Message_HelloAck) isMessage_Body() {}
@@ -764,6 +1068,14 @@ func (*Message_Repair) isMessage_Body() {}
 
 func (*Message_RepairReply) isMessage_Body() {}
 
+func (*Message_Scan) isMessage_Body() {}
+
+func (*Message_ScanReply) isMessage_Body() {}
+
+func (*Message_Leaving) isMessage_Body() {}
+
+func (*Message_LeavingReply) isMessage_Body() {}
+
 // The first message of a link. Everything that must agree is checked here.
 type Hello struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
@@ -782,7 +1094,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_peer_proto_msgTypes[9]
+	mi := &file_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -794,7 +1106,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[9]
+	mi := &file_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -807,7 +1119,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{9}
+	return file_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Hello) GetProtocol() uint32 {
@@ -885,7 +1197,7 @@ type HelloAck struct {
 
 func (x *HelloAck) Reset() {
 	*x = HelloAck{}
-	mi := &file_peer_proto_msgTypes[10]
+	mi := &file_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +1209,7 @@ func (x *HelloAck) String() string {
 func (*HelloAck) ProtoMessage() {}
 
 func (x *HelloAck) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[10]
+	mi := &file_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +1222,7 @@ func (x *HelloAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloAck.ProtoReflect.Descriptor instead.
 func (*HelloAck) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{10}
+	return file_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *HelloAck) GetNode() uint32 {
@@ -951,7 +1263,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_peer_proto_msgTypes[11]
+	mi := &file_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -963,7 +1275,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[11]
+	mi := &file_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -976,7 +1288,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{11}
+	return file_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Failure) GetCode() string {
@@ -1005,7 +1317,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_peer_proto_msgTypes[12]
+	mi := &file_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1017,7 +1329,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[12]
+	mi := &file_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1030,7 +1342,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{12}
+	return file_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Heartbeat) GetWallUs() int64 {
@@ -1062,18 +1374,21 @@ func (x *Heartbeat) GetTombstones() int64 {
 }
 
 type HeartbeatReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	WallUs        int64                  `protobuf:"varint,1,opt,name=wall_us,json=wallUs,proto3" json:"wall_us,omitempty"`
-	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
-	Entries       int64                  `protobuf:"varint,3,opt,name=entries,proto3" json:"entries,omitempty"`
-	Tombstones    int64                  `protobuf:"varint,4,opt,name=tombstones,proto3" json:"tombstones,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	WallUs          int64                  `protobuf:"varint,1,opt,name=wall_us,json=wallUs,proto3" json:"wall_us,omitempty"`
+	State           string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	Entries         int64                  `protobuf:"varint,3,opt,name=entries,proto3" json:"entries,omitempty"`
+	Tombstones      int64                  `protobuf:"varint,4,opt,name=tombstones,proto3" json:"tombstones,omitempty"`
+	TopologyVersion uint64                 `protobuf:"varint,5,opt,name=topology_version,json=topologyVersion,proto3" json:"topology_version,omitempty"`
+	Proofs          []*Proof               `protobuf:"bytes,6,rep,name=proofs,proto3" json:"proofs,omitempty"`
+	HintsPending    int64                  `protobuf:"varint,7,opt,name=hints_pending,json=hintsPending,proto3" json:"hints_pending,omitempty"` // kept by the sender for others
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *HeartbeatReply) Reset() {
 	*x = HeartbeatReply{}
-	mi := &file_peer_proto_msgTypes[13]
+	mi := &file_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1085,7 +1400,7 @@ func (x *HeartbeatReply) String() string {
 func (*HeartbeatReply) ProtoMessage() {}
 
 func (x *HeartbeatReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[13]
+	mi := &file_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1098,7 +1413,7 @@ func (x *HeartbeatReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatReply.ProtoReflect.Descriptor instead.
 func (*HeartbeatReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{13}
+	return file_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *HeartbeatReply) GetWallUs() int64 {
@@ -1129,6 +1444,154 @@ func (x *HeartbeatReply) GetTombstones() int64 {
 	return 0
 }
 
+func (x *HeartbeatReply) GetTopologyVersion() uint64 {
+	if x != nil {
+		return x.TopologyVersion
+	}
+	return 0
+}
+
+func (x *HeartbeatReply) GetProofs() []*Proof {
+	if x != nil {
+		return x.Proofs
+	}
+	return nil
+}
+
+func (x *HeartbeatReply) GetHintsPending() int64 {
+	if x != nil {
+		return x.HintsPending
+	}
+	return 0
+}
+
+// Proof says until when the sender is proven to agree with another node.
+type Proof struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	With          uint32                 `protobuf:"varint,1,opt,name=with,proto3" json:"with,omitempty"`
+	UntilUs       int64                  `protobuf:"varint,2,opt,name=until_us,json=untilUs,proto3" json:"until_us,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Proof) Reset() {
+	*x = Proof{}
+	mi := &file_peer_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Proof) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Proof) ProtoMessage() {}
+
+func (x *Proof) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Proof.ProtoReflect.Descriptor instead.
+func (*Proof) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Proof) GetWith() uint32 {
+	if x != nil {
+		return x.With
+	}
+	return 0
+}
+
+func (x *Proof) GetUntilUs() int64 {
+	if x != nil {
+		return x.UntilUs
+	}
+	return 0
+}
+
+// Leaving announces that the sender stops soon: it carries through what it has
+// been sent, and wants nothing more.
+type Leaving struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Leaving) Reset() {
+	*x = Leaving{}
+	mi := &file_peer_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Leaving) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Leaving) ProtoMessage() {}
+
+func (x *Leaving) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Leaving.ProtoReflect.Descriptor instead.
+func (*Leaving) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{19}
+}
+
+type LeavingReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeavingReply) Reset() {
+	*x = LeavingReply{}
+	mi := &file_peer_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeavingReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeavingReply) ProtoMessage() {}
+
+func (x *LeavingReply) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeavingReply.ProtoReflect.Descriptor instead.
+func (*LeavingReply) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{20}
+}
+
 // Apply writes entries, each already stamped.
 type Apply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1140,7 +1603,7 @@ type Apply struct {
 
 func (x *Apply) Reset() {
 	*x = Apply{}
-	mi := &file_peer_proto_msgTypes[14]
+	mi := &file_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1152,7 +1615,7 @@ func (x *Apply) String() string {
 func (*Apply) ProtoMessage() {}
 
 func (x *Apply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[14]
+	mi := &file_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1165,7 +1628,7 @@ func (x *Apply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Apply.ProtoReflect.Descriptor instead.
 func (*Apply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{14}
+	return file_peer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Apply) GetEntries() [][]byte {
@@ -1184,8 +1647,8 @@ func (x *Apply) GetFlags() uint32 {
 
 type ApplyReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Applied       uint32                 `protobuf:"varint,1,opt,name=applied,proto3" json:"applied,omitempty"`
-	Shadowed      uint32                 `protobuf:"varint,2,opt,name=shadowed,proto3" json:"shadowed,omitempty"`
+	Applied       uint32                 `protobuf:"varint,1,opt,name=applied,proto3" json:"applied,omitempty"` // all that are neither shadowed nor rejected
+	Shadowed      []*Shadowed            `protobuf:"bytes,2,rep,name=shadowed,proto3" json:"shadowed,omitempty"`
 	Rejected      []*Rejected            `protobuf:"bytes,3,rep,name=rejected,proto3" json:"rejected,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1193,7 +1656,7 @@ type ApplyReply struct {
 
 func (x *ApplyReply) Reset() {
 	*x = ApplyReply{}
-	mi := &file_peer_proto_msgTypes[15]
+	mi := &file_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1205,7 +1668,7 @@ func (x *ApplyReply) String() string {
 func (*ApplyReply) ProtoMessage() {}
 
 func (x *ApplyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[15]
+	mi := &file_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1218,7 +1681,7 @@ func (x *ApplyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
 func (*ApplyReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{15}
+	return file_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ApplyReply) GetApplied() uint32 {
@@ -1228,16 +1691,69 @@ func (x *ApplyReply) GetApplied() uint32 {
 	return 0
 }
 
-func (x *ApplyReply) GetShadowed() uint32 {
+func (x *ApplyReply) GetShadowed() []*Shadowed {
 	if x != nil {
 		return x.Shadowed
 	}
-	return 0
+	return nil
 }
 
 func (x *ApplyReply) GetRejected() []*Rejected {
 	if x != nil {
 		return x.Rejected
+	}
+	return nil
+}
+
+// Shadowed is an entry that lost against the version that the sender holds.
+type Shadowed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint32                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`    // in Apply.entries
+	Version       []byte                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"` // a row of package lww without the value
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Shadowed) Reset() {
+	*x = Shadowed{}
+	mi := &file_peer_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Shadowed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Shadowed) ProtoMessage() {}
+
+func (x *Shadowed) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Shadowed.ProtoReflect.Descriptor instead.
+func (*Shadowed) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Shadowed) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Shadowed) GetVersion() []byte {
+	if x != nil {
+		return x.Version
 	}
 	return nil
 }
@@ -1252,7 +1768,7 @@ type Rejected struct {
 
 func (x *Rejected) Reset() {
 	*x = Rejected{}
-	mi := &file_peer_proto_msgTypes[16]
+	mi := &file_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1780,7 @@ func (x *Rejected) String() string {
 func (*Rejected) ProtoMessage() {}
 
 func (x *Rejected) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[16]
+	mi := &file_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1793,7 @@ func (x *Rejected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejected.ProtoReflect.Descriptor instead.
 func (*Rejected) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{16}
+	return file_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Rejected) GetIndex() uint32 {
@@ -1294,17 +1810,19 @@ func (x *Rejected) GetReason() string {
 	return ""
 }
 
+// Lookup asks for the entries of some keys and for the digests alone of others.
 type Lookup struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Keys          [][]byte               `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
-	DigestsOnly   bool                   `protobuf:"varint,2,opt,name=digests_only,json=digestsOnly,proto3" json:"digests_only,omitempty"`
+	DigestKeys    [][]byte               `protobuf:"bytes,2,rep,name=digest_keys,json=digestKeys,proto3" json:"digest_keys,omitempty"`
+	Inspect       bool                   `protobuf:"varint,3,opt,name=inspect,proto3" json:"inspect,omitempty"` // for an operator: also of a replica that serves no reads
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Lookup) Reset() {
 	*x = Lookup{}
-	mi := &file_peer_proto_msgTypes[17]
+	mi := &file_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1834,7 @@ func (x *Lookup) String() string {
 func (*Lookup) ProtoMessage() {}
 
 func (x *Lookup) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[17]
+	mi := &file_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1847,7 @@ func (x *Lookup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lookup.ProtoReflect.Descriptor instead.
 func (*Lookup) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{17}
+	return file_peer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Lookup) GetKeys() [][]byte {
@@ -1339,24 +1857,33 @@ func (x *Lookup) GetKeys() [][]byte {
 	return nil
 }
 
-func (x *Lookup) GetDigestsOnly() bool {
+func (x *Lookup) GetDigestKeys() [][]byte {
 	if x != nil {
-		return x.DigestsOnly
+		return x.DigestKeys
+	}
+	return nil
+}
+
+func (x *Lookup) GetInspect() bool {
+	if x != nil {
+		return x.Inspect
 	}
 	return false
 }
 
+// LookupReply may answer for fewer keys than were asked for, the first ones, when
+// their entries are large.
 type LookupReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Entries       [][]byte               `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"` // one for each key; empty: missing
-	Digests       [][]byte               `protobuf:"bytes,2,rep,name=digests,proto3" json:"digests,omitempty"`
+	Entries       [][]byte               `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"` // of keys; empty: missing
+	Digests       [][]byte               `protobuf:"bytes,2,rep,name=digests,proto3" json:"digests,omitempty"` // of keys and then of digest_keys; empty: missing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LookupReply) Reset() {
 	*x = LookupReply{}
-	mi := &file_peer_proto_msgTypes[18]
+	mi := &file_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1368,7 +1895,7 @@ func (x *LookupReply) String() string {
 func (*LookupReply) ProtoMessage() {}
 
 func (x *LookupReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[18]
+	mi := &file_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1381,7 +1908,7 @@ func (x *LookupReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupReply.ProtoReflect.Descriptor instead.
 func (*LookupReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{18}
+	return file_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LookupReply) GetEntries() [][]byte {
@@ -1398,6 +1925,144 @@ func (x *LookupReply) GetDigests() [][]byte {
 	return nil
 }
 
+// Scan asks for the entries of a shard from a token on. A page ends where it is
+// full, but never between two keys of one token.
+type Scan struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	From          uint64                 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"` // token
+	EntriesMax    uint32                 `protobuf:"varint,3,opt,name=entries_max,json=entriesMax,proto3" json:"entries_max,omitempty"`
+	BytesMax      uint32                 `protobuf:"varint,4,opt,name=bytes_max,json=bytesMax,proto3" json:"bytes_max,omitempty"`
+	Values        bool                   `protobuf:"varint,5,opt,name=values,proto3" json:"values,omitempty"` // else the entries come without their values
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Scan) Reset() {
+	*x = Scan{}
+	mi := &file_peer_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Scan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Scan) ProtoMessage() {}
+
+func (x *Scan) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Scan.ProtoReflect.Descriptor instead.
+func (*Scan) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Scan) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *Scan) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *Scan) GetEntriesMax() uint32 {
+	if x != nil {
+		return x.EntriesMax
+	}
+	return 0
+}
+
+func (x *Scan) GetBytesMax() uint32 {
+	if x != nil {
+		return x.BytesMax
+	}
+	return 0
+}
+
+func (x *Scan) GetValues() bool {
+	if x != nil {
+		return x.Values
+	}
+	return false
+}
+
+type ScanReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entries       [][]byte               `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"` // tombstones and expired ones included, in order
+	Next          uint64                 `protobuf:"varint,2,opt,name=next,proto3" json:"next,omitempty"`      // token to go on from; entries below it are all there
+	More          bool                   `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`      // false: the shard ends here, next means nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScanReply) Reset() {
+	*x = ScanReply{}
+	mi := &file_peer_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScanReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScanReply) ProtoMessage() {}
+
+func (x *ScanReply) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScanReply.ProtoReflect.Descriptor instead.
+func (*ScanReply) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ScanReply) GetEntries() [][]byte {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *ScanReply) GetNext() uint64 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
+func (x *ScanReply) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
 // Session carries one message of an anti-entropy session.
 type Session struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1411,7 +2076,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_peer_proto_msgTypes[19]
+	mi := &file_peer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1423,7 +2088,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[19]
+	mi := &file_peer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1436,7 +2101,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{19}
+	return file_peer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Session) GetId() uint64 {
@@ -1476,7 +2141,7 @@ type SessionReply struct {
 
 func (x *SessionReply) Reset() {
 	*x = SessionReply{}
-	mi := &file_peer_proto_msgTypes[20]
+	mi := &file_peer_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1488,7 +2153,7 @@ func (x *SessionReply) String() string {
 func (*SessionReply) ProtoMessage() {}
 
 func (x *SessionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[20]
+	mi := &file_peer_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1501,7 +2166,7 @@ func (x *SessionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionReply.ProtoReflect.Descriptor instead.
 func (*SessionReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{20}
+	return file_peer_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SessionReply) GetPayload() []byte {
@@ -1520,7 +2185,7 @@ type Roots struct {
 
 func (x *Roots) Reset() {
 	*x = Roots{}
-	mi := &file_peer_proto_msgTypes[21]
+	mi := &file_peer_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1532,7 +2197,7 @@ func (x *Roots) String() string {
 func (*Roots) ProtoMessage() {}
 
 func (x *Roots) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[21]
+	mi := &file_peer_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1545,7 +2210,7 @@ func (x *Roots) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Roots.ProtoReflect.Descriptor instead.
 func (*Roots) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{21}
+	return file_peer_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Roots) GetRecompute() bool {
@@ -1565,7 +2230,7 @@ type RootsReply struct {
 
 func (x *RootsReply) Reset() {
 	*x = RootsReply{}
-	mi := &file_peer_proto_msgTypes[22]
+	mi := &file_peer_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +2242,7 @@ func (x *RootsReply) String() string {
 func (*RootsReply) ProtoMessage() {}
 
 func (x *RootsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[22]
+	mi := &file_peer_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +2255,7 @@ func (x *RootsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootsReply.ProtoReflect.Descriptor instead.
 func (*RootsReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{22}
+	return file_peer_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RootsReply) GetShards() []*ShardRoot {
@@ -1619,7 +2284,7 @@ type ShardRoot struct {
 
 func (x *ShardRoot) Reset() {
 	*x = ShardRoot{}
-	mi := &file_peer_proto_msgTypes[23]
+	mi := &file_peer_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1631,7 +2296,7 @@ func (x *ShardRoot) String() string {
 func (*ShardRoot) ProtoMessage() {}
 
 func (x *ShardRoot) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[23]
+	mi := &file_peer_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1644,7 +2309,7 @@ func (x *ShardRoot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardRoot.ProtoReflect.Descriptor instead.
 func (*ShardRoot) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{23}
+	return file_peer_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ShardRoot) GetShard() uint32 {
@@ -1686,7 +2351,7 @@ type Repair struct {
 
 func (x *Repair) Reset() {
 	*x = Repair{}
-	mi := &file_peer_proto_msgTypes[24]
+	mi := &file_peer_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1698,7 +2363,7 @@ func (x *Repair) String() string {
 func (*Repair) ProtoMessage() {}
 
 func (x *Repair) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[24]
+	mi := &file_peer_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1711,7 +2376,7 @@ func (x *Repair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Repair.ProtoReflect.Descriptor instead.
 func (*Repair) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{24}
+	return file_peer_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Repair) GetOptionsJson() []byte {
@@ -1737,7 +2402,7 @@ type RepairReply struct {
 
 func (x *RepairReply) Reset() {
 	*x = RepairReply{}
-	mi := &file_peer_proto_msgTypes[25]
+	mi := &file_peer_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1749,7 +2414,7 @@ func (x *RepairReply) String() string {
 func (*RepairReply) ProtoMessage() {}
 
 func (x *RepairReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[25]
+	mi := &file_peer_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1762,7 +2427,7 @@ func (x *RepairReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairReply.ProtoReflect.Descriptor instead.
 func (*RepairReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{25}
+	return file_peer_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RepairReply) GetReportJson() []byte {
@@ -1777,14 +2442,16 @@ var File_peer_proto protoreflect.FileDescriptor
 const file_peer_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"peer.proto\x12\x10syntropy.peer.v1\"@\n" +
+	"peer.proto\x12\x10syntropy.peer.v1\"T\n" +
 	"\bIdentity\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12\x12\n" +
-	"\x04addr\x18\x02 \x01(\tR\x04addr\"F\n" +
+	"\x04addr\x18\x02 \x01(\tR\x04addr\x12\x12\n" +
+	"\x04zone\x18\x03 \x01(\tR\x04zone\"Z\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\x12\x18\n" +
-	"\afounder\x18\x03 \x01(\tR\afounder\"\xbe\x01\n" +
+	"\afounder\x18\x03 \x01(\tR\afounder\x12\x12\n" +
+	"\x04zone\x18\x04 \x01(\tR\x04zone\"\xbe\x01\n" +
 	"\vMeetRequest\x12*\n" +
 	"\x02me\x18\x01 \x01(\v2\x1a.syntropy.peer.v1.IdentityR\x02me\x12\x16\n" +
 	"\x06expect\x18\x02 \x01(\rR\x06expect\x12#\n" +
@@ -1794,21 +2461,41 @@ const file_peer_proto_rawDesc = "" +
 	"\tMeetReply\x121\n" +
 	"\x04mine\x18\x01 \x01(\v2\x1d.syntropy.peer.v1.MeetRequestR\x04mine\x120\n" +
 	"\x06formed\x18\x02 \x01(\v2\x18.syntropy.peer.v1.FormedR\x06formed\x12\x18\n" +
-	"\arefusal\x18\x03 \x01(\tR\arefusal\"|\n" +
+	"\arefusal\x18\x03 \x01(\tR\arefusal\"\x9b\x01\n" +
 	"\x06Formed\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x122\n" +
 	"\amembers\x18\x02 \x03(\v2\x18.syntropy.peer.v1.MemberR\amembers\x12\x1f\n" +
 	"\vrecord_json\x18\x03 \x01(\fR\n" +
-	"recordJson\"_\n" +
+	"recordJson\x12\x1d\n" +
+	"\n" +
+	"table_json\x18\x04 \x01(\fR\ttableJson\"_\n" +
 	"\fAdoptRequest\x12.\n" +
 	"\x04from\x18\x01 \x01(\v2\x1a.syntropy.peer.v1.IdentityR\x04from\x12\x1f\n" +
 	"\vrecord_json\x18\x02 \x01(\fR\n" +
 	"recordJson\"\f\n" +
 	"\n" +
-	"AdoptReply\">\n" +
+	"AdoptReply\"Z\n" +
+	"\rEnrollRequest\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12*\n" +
+	"\x02me\x18\x02 \x01(\v2\x1a.syntropy.peer.v1.IdentityR\x02me\"g\n" +
+	"\vEnrollReply\x12\x1f\n" +
+	"\vrecord_json\x18\x01 \x01(\fR\n" +
+	"recordJson\x12\x1d\n" +
+	"\n" +
+	"table_json\x18\x02 \x01(\fR\ttableJson\x12\x18\n" +
+	"\arefusal\x18\x03 \x01(\tR\arefusal\"\xa0\x01\n" +
+	"\x10ConsensusRequest\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12-\n" +
+	"\x12record_fingerprint\x18\x02 \x01(\tR\x11recordFingerprint\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\rR\x04from\x12\x0e\n" +
+	"\x02to\x18\x04 \x01(\rR\x02to\x12\x1a\n" +
+	"\bmessages\x18\x05 \x03(\fR\bmessages\"\x10\n" +
+	"\x0eConsensusReply\">\n" +
 	"\x05Frame\x125\n" +
-	"\bmessages\x18\x01 \x03(\v2\x19.syntropy.peer.v1.MessageR\bmessages\"\xa4\a\n" +
+	"\bmessages\x18\x01 \x03(\v2\x19.syntropy.peer.v1.MessageR\bmessages\"\x8e\t\n" +
 	"\aMessage\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x12/\n" +
 	"\x05hello\x18\x02 \x01(\v2\x17.syntropy.peer.v1.HelloH\x00R\x05hello\x129\n" +
@@ -1828,7 +2515,12 @@ const file_peer_proto_rawDesc = "" +
 	"\vroots_reply\x18\x0e \x01(\v2\x1c.syntropy.peer.v1.RootsReplyH\x00R\n" +
 	"rootsReply\x122\n" +
 	"\x06repair\x18\x0f \x01(\v2\x18.syntropy.peer.v1.RepairH\x00R\x06repair\x12B\n" +
-	"\frepair_reply\x18\x10 \x01(\v2\x1d.syntropy.peer.v1.RepairReplyH\x00R\vrepairReplyB\x06\n" +
+	"\frepair_reply\x18\x10 \x01(\v2\x1d.syntropy.peer.v1.RepairReplyH\x00R\vrepairReply\x12,\n" +
+	"\x04scan\x18\x11 \x01(\v2\x16.syntropy.peer.v1.ScanH\x00R\x04scan\x12<\n" +
+	"\n" +
+	"scan_reply\x18\x12 \x01(\v2\x1b.syntropy.peer.v1.ScanReplyH\x00R\tscanReply\x125\n" +
+	"\aleaving\x18\x13 \x01(\v2\x19.syntropy.peer.v1.LeavingH\x00R\aleaving\x12E\n" +
+	"\rleaving_reply\x18\x14 \x01(\v2\x1e.syntropy.peer.v1.LeavingReplyH\x00R\fleavingReplyB\x06\n" +
 	"\x04body\"\x83\x02\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x1d\n" +
@@ -1855,31 +2547,55 @@ const file_peer_proto_rawDesc = "" +
 	"\aentries\x18\x03 \x01(\x03R\aentries\x12\x1e\n" +
 	"\n" +
 	"tombstones\x18\x04 \x01(\x03R\n" +
-	"tombstones\"y\n" +
+	"tombstones\"\xfa\x01\n" +
 	"\x0eHeartbeatReply\x12\x17\n" +
 	"\awall_us\x18\x01 \x01(\x03R\x06wallUs\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x18\n" +
 	"\aentries\x18\x03 \x01(\x03R\aentries\x12\x1e\n" +
 	"\n" +
 	"tombstones\x18\x04 \x01(\x03R\n" +
-	"tombstones\"7\n" +
+	"tombstones\x12)\n" +
+	"\x10topology_version\x18\x05 \x01(\x04R\x0ftopologyVersion\x12/\n" +
+	"\x06proofs\x18\x06 \x03(\v2\x17.syntropy.peer.v1.ProofR\x06proofs\x12#\n" +
+	"\rhints_pending\x18\a \x01(\x03R\fhintsPending\"6\n" +
+	"\x05Proof\x12\x12\n" +
+	"\x04with\x18\x01 \x01(\rR\x04with\x12\x19\n" +
+	"\buntil_us\x18\x02 \x01(\x03R\auntilUs\"\t\n" +
+	"\aLeaving\"\x0e\n" +
+	"\fLeavingReply\"7\n" +
 	"\x05Apply\x12\x18\n" +
 	"\aentries\x18\x01 \x03(\fR\aentries\x12\x14\n" +
-	"\x05flags\x18\x02 \x01(\rR\x05flags\"z\n" +
+	"\x05flags\x18\x02 \x01(\rR\x05flags\"\x96\x01\n" +
 	"\n" +
 	"ApplyReply\x12\x18\n" +
-	"\aapplied\x18\x01 \x01(\rR\aapplied\x12\x1a\n" +
-	"\bshadowed\x18\x02 \x01(\rR\bshadowed\x126\n" +
-	"\brejected\x18\x03 \x03(\v2\x1a.syntropy.peer.v1.RejectedR\brejected\"8\n" +
+	"\aapplied\x18\x01 \x01(\rR\aapplied\x126\n" +
+	"\bshadowed\x18\x02 \x03(\v2\x1a.syntropy.peer.v1.ShadowedR\bshadowed\x126\n" +
+	"\brejected\x18\x03 \x03(\v2\x1a.syntropy.peer.v1.RejectedR\brejected\":\n" +
+	"\bShadowed\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\rR\x05index\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\fR\aversion\"8\n" +
 	"\bRejected\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"?\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"W\n" +
 	"\x06Lookup\x12\x12\n" +
-	"\x04keys\x18\x01 \x03(\fR\x04keys\x12!\n" +
-	"\fdigests_only\x18\x02 \x01(\bR\vdigestsOnly\"A\n" +
+	"\x04keys\x18\x01 \x03(\fR\x04keys\x12\x1f\n" +
+	"\vdigest_keys\x18\x02 \x03(\fR\n" +
+	"digestKeys\x12\x18\n" +
+	"\ainspect\x18\x03 \x01(\bR\ainspect\"A\n" +
 	"\vLookupReply\x12\x18\n" +
 	"\aentries\x18\x01 \x03(\fR\aentries\x12\x18\n" +
-	"\adigests\x18\x02 \x03(\fR\adigests\"_\n" +
+	"\adigests\x18\x02 \x03(\fR\adigests\"\x86\x01\n" +
+	"\x04Scan\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x1f\n" +
+	"\ventries_max\x18\x03 \x01(\rR\n" +
+	"entriesMax\x12\x1b\n" +
+	"\tbytes_max\x18\x04 \x01(\rR\bbytesMax\x12\x16\n" +
+	"\x06values\x18\x05 \x01(\bR\x06values\"M\n" +
+	"\tScanReply\x12\x18\n" +
+	"\aentries\x18\x01 \x03(\fR\aentries\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\x04R\x04next\x12\x12\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\"_\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
 	"\apayload\x18\x02 \x01(\fR\apayload\x12\x12\n" +
@@ -1905,10 +2621,12 @@ const file_peer_proto_rawDesc = "" +
 	"\apartner\x18\x02 \x01(\rR\apartner\".\n" +
 	"\vRepairReply\x12\x1f\n" +
 	"\vreport_json\x18\x01 \x01(\fR\n" +
-	"reportJson2\xcf\x01\n" +
+	"reportJson2\xec\x02\n" +
 	"\x04Peer\x12B\n" +
 	"\x04Meet\x12\x1d.syntropy.peer.v1.MeetRequest\x1a\x1b.syntropy.peer.v1.MeetReply\x12E\n" +
-	"\x05Adopt\x12\x1e.syntropy.peer.v1.AdoptRequest\x1a\x1c.syntropy.peer.v1.AdoptReply\x12<\n" +
+	"\x05Adopt\x12\x1e.syntropy.peer.v1.AdoptRequest\x1a\x1c.syntropy.peer.v1.AdoptReply\x12H\n" +
+	"\x06Enroll\x12\x1f.syntropy.peer.v1.EnrollRequest\x1a\x1d.syntropy.peer.v1.EnrollReply\x12Q\n" +
+	"\tConsensus\x12\".syntropy.peer.v1.ConsensusRequest\x1a .syntropy.peer.v1.ConsensusReply\x12<\n" +
 	"\x04Link\x12\x17.syntropy.peer.v1.Frame\x1a\x17.syntropy.peer.v1.Frame(\x010\x01B\x1eZ\x1csyntropy/internal/rpc/peerpbb\x06proto3"
 
 var (
@@ -1923,34 +2641,44 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_peer_proto_goTypes = []any{
-	(*Identity)(nil),       // 0: syntropy.peer.v1.Identity
-	(*Member)(nil),         // 1: syntropy.peer.v1.Member
-	(*MeetRequest)(nil),    // 2: syntropy.peer.v1.MeetRequest
-	(*MeetReply)(nil),      // 3: syntropy.peer.v1.MeetReply
-	(*Formed)(nil),         // 4: syntropy.peer.v1.Formed
-	(*AdoptRequest)(nil),   // 5: syntropy.peer.v1.AdoptRequest
-	(*AdoptReply)(nil),     // 6: syntropy.peer.v1.AdoptReply
-	(*Frame)(nil),          // 7: syntropy.peer.v1.Frame
-	(*Message)(nil),        // 8: syntropy.peer.v1.Message
-	(*Hello)(nil),          // 9: syntropy.peer.v1.Hello
-	(*HelloAck)(nil),       // 10: syntropy.peer.v1.HelloAck
-	(*Failure)(nil),        // 11: syntropy.peer.v1.Failure
-	(*Heartbeat)(nil),      // 12: syntropy.peer.v1.Heartbeat
-	(*HeartbeatReply)(nil), // 13: syntropy.peer.v1.HeartbeatReply
-	(*Apply)(nil),          // 14: syntropy.peer.v1.Apply
-	(*ApplyReply)(nil),     // 15: syntropy.peer.v1.ApplyReply
-	(*Rejected)(nil),       // 16: syntropy.peer.v1.Rejected
-	(*Lookup)(nil),         // 17: syntropy.peer.v1.Lookup
-	(*LookupReply)(nil),    // 18: syntropy.peer.v1.LookupReply
-	(*Session)(nil),        // 19: syntropy.peer.v1.Session
-	(*SessionReply)(nil),   // 20: syntropy.peer.v1.SessionReply
-	(*Roots)(nil),          // 21: syntropy.peer.v1.Roots
-	(*RootsReply)(nil),     // 22: syntropy.peer.v1.RootsReply
-	(*ShardRoot)(nil),      // 23: syntropy.peer.v1.ShardRoot
-	(*Repair)(nil),         // 24: syntropy.peer.v1.Repair
-	(*RepairReply)(nil),    // 25: syntropy.peer.v1.RepairReply
+	(*Identity)(nil),         // 0: syntropy.peer.v1.Identity
+	(*Member)(nil),           // 1: syntropy.peer.v1.Member
+	(*MeetRequest)(nil),      // 2: syntropy.peer.v1.MeetRequest
+	(*MeetReply)(nil),        // 3: syntropy.peer.v1.MeetReply
+	(*Formed)(nil),           // 4: syntropy.peer.v1.Formed
+	(*AdoptRequest)(nil),     // 5: syntropy.peer.v1.AdoptRequest
+	(*AdoptReply)(nil),       // 6: syntropy.peer.v1.AdoptReply
+	(*EnrollRequest)(nil),    // 7: syntropy.peer.v1.EnrollRequest
+	(*EnrollReply)(nil),      // 8: syntropy.peer.v1.EnrollReply
+	(*ConsensusRequest)(nil), // 9: syntropy.peer.v1.ConsensusRequest
+	(*ConsensusReply)(nil),   // 10: syntropy.peer.v1.ConsensusReply
+	(*Frame)(nil),            // 11: syntropy.peer.v1.Frame
+	(*Message)(nil),          // 12: syntropy.peer.v1.Message
+	(*Hello)(nil),            // 13: syntropy.peer.v1.Hello
+	(*HelloAck)(nil),         // 14: syntropy.peer.v1.HelloAck
+	(*Failure)(nil),          // 15: syntropy.peer.v1.Failure
+	(*Heartbeat)(nil),        // 16: syntropy.peer.v1.Heartbeat
+	(*HeartbeatReply)(nil),   // 17: syntropy.peer.v1.HeartbeatReply
+	(*Proof)(nil),            // 18: syntropy.peer.v1.Proof
+	(*Leaving)(nil),          // 19: syntropy.peer.v1.Leaving
+	(*LeavingReply)(nil),     // 20: syntropy.peer.v1.LeavingReply
+	(*Apply)(nil),            // 21: syntropy.peer.v1.Apply
+	(*ApplyReply)(nil),       // 22: syntropy.peer.v1.ApplyReply
+	(*Shadowed)(nil),         // 23: syntropy.peer.v1.Shadowed
+	(*Rejected)(nil),         // 24: syntropy.peer.v1.Rejected
+	(*Lookup)(nil),           // 25: syntropy.peer.v1.Lookup
+	(*LookupReply)(nil),      // 26: syntropy.peer.v1.LookupReply
+	(*Scan)(nil),             // 27: syntropy.peer.v1.Scan
+	(*ScanReply)(nil),        // 28: syntropy.peer.v1.ScanReply
+	(*Session)(nil),          // 29: syntropy.peer.v1.Session
+	(*SessionReply)(nil),     // 30: syntropy.peer.v1.SessionReply
+	(*Roots)(nil),            // 31: syntropy.peer.v1.Roots
+	(*RootsReply)(nil),       // 32: syntropy.peer.v1.RootsReply
+	(*ShardRoot)(nil),        // 33: syntropy.peer.v1.ShardRoot
+	(*Repair)(nil),           // 34: syntropy.peer.v1.Repair
+	(*RepairReply)(nil),      // 35: syntropy.peer.v1.RepairReply
 }
 var file_peer_proto_depIdxs = []int32{
 	0,  // 0: syntropy.peer.v1.MeetRequest.me:type_name -> syntropy.peer.v1.Identity
@@ -1959,35 +2687,46 @@ var file_peer_proto_depIdxs = []int32{
 	4,  // 3: syntropy.peer.v1.MeetReply.formed:type_name -> syntropy.peer.v1.Formed
 	1,  // 4: syntropy.peer.v1.Formed.members:type_name -> syntropy.peer.v1.Member
 	0,  // 5: syntropy.peer.v1.AdoptRequest.from:type_name -> syntropy.peer.v1.Identity
-	8,  // 6: syntropy.peer.v1.Frame.messages:type_name -> syntropy.peer.v1.Message
-	9,  // 7: syntropy.peer.v1.Message.hello:type_name -> syntropy.peer.v1.Hello
-	10, // 8: syntropy.peer.v1.Message.hello_ack:type_name -> syntropy.peer.v1.HelloAck
-	11, // 9: syntropy.peer.v1.Message.failure:type_name -> syntropy.peer.v1.Failure
-	12, // 10: syntropy.peer.v1.Message.heartbeat:type_name -> syntropy.peer.v1.Heartbeat
-	13, // 11: syntropy.peer.v1.Message.heartbeat_reply:type_name -> syntropy.peer.v1.HeartbeatReply
-	14, // 12: syntropy.peer.v1.Message.apply:type_name -> syntropy.peer.v1.Apply
-	15, // 13: syntropy.peer.v1.Message.apply_reply:type_name -> syntropy.peer.v1.ApplyReply
-	17, // 14: syntropy.peer.v1.Message.lookup:type_name -> syntropy.peer.v1.Lookup
-	18, // 15: syntropy.peer.v1.Message.lookup_reply:type_name -> syntropy.peer.v1.LookupReply
-	19, // 16: syntropy.peer.v1.Message.session:type_name -> syntropy.peer.v1.Session
-	20, // 17: syntropy.peer.v1.Message.session_reply:type_name -> syntropy.peer.v1.SessionReply
-	21, // 18: syntropy.peer.v1.Message.roots:type_name -> syntropy.peer.v1.Roots
-	22, // 19: syntropy.peer.v1.Message.roots_reply:type_name -> syntropy.peer.v1.RootsReply
-	24, // 20: syntropy.peer.v1.Message.repair:type_name -> syntropy.peer.v1.Repair
-	25, // 21: syntropy.peer.v1.Message.repair_reply:type_name -> syntropy.peer.v1.RepairReply
-	16, // 22: syntropy.peer.v1.ApplyReply.rejected:type_name -> syntropy.peer.v1.Rejected
-	23, // 23: syntropy.peer.v1.RootsReply.shards:type_name -> syntropy.peer.v1.ShardRoot
-	2,  // 24: syntropy.peer.v1.Peer.Meet:input_type -> syntropy.peer.v1.MeetRequest
-	5,  // 25: syntropy.peer.v1.Peer.Adopt:input_type -> syntropy.peer.v1.AdoptRequest
-	7,  // 26: syntropy.peer.v1.Peer.Link:input_type -> syntropy.peer.v1.Frame
-	3,  // 27: syntropy.peer.v1.Peer.Meet:output_type -> syntropy.peer.v1.MeetReply
-	6,  // 28: syntropy.peer.v1.Peer.Adopt:output_type -> syntropy.peer.v1.AdoptReply
-	7,  // 29: syntropy.peer.v1.Peer.Link:output_type -> syntropy.peer.v1.Frame
-	27, // [27:30] is the sub-list for method output_type
-	24, // [24:27] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	0,  // 6: syntropy.peer.v1.EnrollRequest.me:type_name -> syntropy.peer.v1.Identity
+	12, // 7: syntropy.peer.v1.Frame.messages:type_name -> syntropy.peer.v1.Message
+	13, // 8: syntropy.peer.v1.Message.hello:type_name -> syntropy.peer.v1.Hello
+	14, // 9: syntropy.peer.v1.Message.hello_ack:type_name -> syntropy.peer.v1.HelloAck
+	15, // 10: syntropy.peer.v1.Message.failure:type_name -> syntropy.peer.v1.Failure
+	16, // 11: syntropy.peer.v1.Message.heartbeat:type_name -> syntropy.peer.v1.Heartbeat
+	17, // 12: syntropy.peer.v1.Message.heartbeat_reply:type_name -> syntropy.peer.v1.HeartbeatReply
+	21, // 13: syntropy.peer.v1.Message.apply:type_name -> syntropy.peer.v1.Apply
+	22, // 14: syntropy.peer.v1.Message.apply_reply:type_name -> syntropy.peer.v1.ApplyReply
+	25, // 15: syntropy.peer.v1.Message.lookup:type_name -> syntropy.peer.v1.Lookup
+	26, // 16: syntropy.peer.v1.Message.lookup_reply:type_name -> syntropy.peer.v1.LookupReply
+	29, // 17: syntropy.peer.v1.Message.session:type_name -> syntropy.peer.v1.Session
+	30, // 18: syntropy.peer.v1.Message.session_reply:type_name -> syntropy.peer.v1.SessionReply
+	31, // 19: syntropy.peer.v1.Message.roots:type_name -> syntropy.peer.v1.Roots
+	32, // 20: syntropy.peer.v1.Message.roots_reply:type_name -> syntropy.peer.v1.RootsReply
+	34, // 21: syntropy.peer.v1.Message.repair:type_name -> syntropy.peer.v1.Repair
+	35, // 22: syntropy.peer.v1.Message.repair_reply:type_name -> syntropy.peer.v1.RepairReply
+	27, // 23: syntropy.peer.v1.Message.scan:type_name -> syntropy.peer.v1.Scan
+	28, // 24: syntropy.peer.v1.Message.scan_reply:type_name -> syntropy.peer.v1.ScanReply
+	19, // 25: syntropy.peer.v1.Message.leaving:type_name -> syntropy.peer.v1.Leaving
+	20, // 26: syntropy.peer.v1.Message.leaving_reply:type_name -> syntropy.peer.v1.LeavingReply
+	18, // 27: syntropy.peer.v1.HeartbeatReply.proofs:type_name -> syntropy.peer.v1.Proof
+	23, // 28: syntropy.peer.v1.ApplyReply.shadowed:type_name -> syntropy.peer.v1.Shadowed
+	24, // 29: syntropy.peer.v1.ApplyReply.rejected:type_name -> syntropy.peer.v1.Rejected
+	33, // 30: syntropy.peer.v1.RootsReply.shards:type_name -> syntropy.peer.v1.ShardRoot
+	2,  // 31: syntropy.peer.v1.Peer.Meet:input_type -> syntropy.peer.v1.MeetRequest
+	5,  // 32: syntropy.peer.v1.Peer.Adopt:input_type -> syntropy.peer.v1.AdoptRequest
+	7,  // 33: syntropy.peer.v1.Peer.Enroll:input_type -> syntropy.peer.v1.EnrollRequest
+	9,  // 34: syntropy.peer.v1.Peer.Consensus:input_type -> syntropy.peer.v1.ConsensusRequest
+	11, // 35: syntropy.peer.v1.Peer.Link:input_type -> syntropy.peer.v1.Frame
+	3,  // 36: syntropy.peer.v1.Peer.Meet:output_type -> syntropy.peer.v1.MeetReply
+	6,  // 37: syntropy.peer.v1.Peer.Adopt:output_type -> syntropy.peer.v1.AdoptReply
+	8,  // 38: syntropy.peer.v1.Peer.Enroll:output_type -> syntropy.peer.v1.EnrollReply
+	10, // 39: syntropy.peer.v1.Peer.Consensus:output_type -> syntropy.peer.v1.ConsensusReply
+	11, // 40: syntropy.peer.v1.Peer.Link:output_type -> syntropy.peer.v1.Frame
+	36, // [36:41] is the sub-list for method output_type
+	31, // [31:36] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }
@@ -1995,7 +2734,7 @@ func file_peer_proto_init() {
 	if File_peer_proto != nil {
 		return
 	}
-	file_peer_proto_msgTypes[8].OneofWrappers = []any{
+	file_peer_proto_msgTypes[12].OneofWrappers = []any{
 		(*Message_Hello)(nil),
 		(*Message_HelloAck)(nil),
 		(*Message_Failure)(nil),
@@ -2011,6 +2750,10 @@ func file_peer_proto_init() {
 		(*Message_RootsReply)(nil),
 		(*Message_Repair)(nil),
 		(*Message_RepairReply)(nil),
+		(*Message_Scan)(nil),
+		(*Message_ScanReply)(nil),
+		(*Message_Leaving)(nil),
+		(*Message_LeavingReply)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2018,7 +2761,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,9 +22,11 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Peer_Meet_FullMethodName  = "/syntropy.peer.v1.Peer/Meet"
-	Peer_Adopt_FullMethodName = "/syntropy.peer.v1.Peer/Adopt"
-	Peer_Link_FullMethodName  = "/syntropy.peer.v1.Peer/Link"
+	Peer_Meet_FullMethodName      = "/syntropy.peer.v1.Peer/Meet"
+	Peer_Adopt_FullMethodName     = "/syntropy.peer.v1.Peer/Adopt"
+	Peer_Enroll_FullMethodName    = "/syntropy.peer.v1.Peer/Enroll"
+	Peer_Consensus_FullMethodName = "/syntropy.peer.v1.Peer/Consensus"
+	Peer_Link_FullMethodName      = "/syntropy.peer.v1.Peer/Link"
 )
 
 // PeerClient is the client API for Peer service.
@@ -34,6 +36,11 @@ type PeerClient interface {
 	// Meet and Adopt form a cluster out of empty nodes.
 	Meet(ctx context.Context, in *MeetRequest, opts ...grpc.CallOption) (*MeetReply, error)
 	Adopt(ctx context.Context, in *AdoptRequest, opts ...grpc.CallOption) (*AdoptReply, error)
+	// Enroll makes a node, or the new disk of one, a member of a cluster that
+	// exists already.
+	Enroll(ctx context.Context, in *EnrollRequest, opts ...grpc.CallOption) (*EnrollReply, error)
+	// Consensus carries messages of the log that holds the topology.
+	Consensus(ctx context.Context, in *ConsensusRequest, opts ...grpc.CallOption) (*ConsensusReply, error)
 	// Link carries the requests of one node to another, and their replies.
 	Link(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Frame, Frame], error)
 }
@@ -66,6 +73,26 @@ func (c *peerClient) Adopt(ctx context.Context, in *AdoptRequest, opts ...grpc.C
 	return out, nil
 }
 
+func (c *peerClient) Enroll(ctx context.Context, in *EnrollRequest, opts ...grpc.CallOption) (*EnrollReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EnrollReply)
+	err := c.cc.Invoke(ctx, Peer_Enroll_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerClient) Consensus(ctx context.Context, in *ConsensusRequest, opts ...grpc.CallOption) (*ConsensusReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ConsensusReply)
+	err := c.cc.Invoke(ctx, Peer_Consensus_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *peerClient) Link(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Frame, Frame], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Peer_ServiceDesc.Streams[0], Peer_Link_FullMethodName, cOpts...)
@@ -86,6 +113,11 @@ type PeerServer interface {
 	// Meet and Adopt form a cluster out of empty nodes.
 	Meet(context.Context, *MeetRequest) (*MeetReply, error)
 	Adopt(context.Context, *AdoptRequest) (*AdoptReply, error)
+	// Enroll makes a node, or the new disk of one, a member of a cluster that
+	// exists already.
+	Enroll(context.Context, *EnrollRequest) (*EnrollReply, error)
+	// Consensus carries messages of the log that holds the topology.
+	Consensus(context.Context, *ConsensusRequest) (*ConsensusReply, error)
 	// Link carries the requests of one node to another, and their replies.
 	Link(grpc.BidiStreamingServer[Frame, Frame]) error
 	mustEmbedUnimplementedPeerServer()
@@ -103,6 +135,12 @@ func (UnimplementedPeerServer) Meet(context.Context, *MeetRequest) (*MeetReply, 
 }
 func (UnimplementedPeerServer) Adopt(context.Context, *AdoptRequest) (*AdoptReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Adopt not implemented")
+}
+func (UnimplementedPeerServer) Enroll(context.Context, *EnrollRequest) (*EnrollReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Enroll not implemented")
+}
+func (UnimplementedPeerServer) Consensus(context.Context, *ConsensusRequest) (*ConsensusReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Consensus not implemented")
 }
 func (UnimplementedPeerServer) Link(grpc.BidiStreamingServer[Frame, Frame]) error {
 	return status.Error(codes.Unimplemented, "method Link not implemented")
@@ -164,6 +202,42 @@ func _Peer_Adopt_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peer_Enroll_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EnrollRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Enroll(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Enroll_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Enroll(ctx, req.(*EnrollRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Peer_Consensus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ConsensusRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Consensus(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Consensus_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Consensus(ctx, req.(*ConsensusRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Peer_Link_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(PeerServer).Link(&grpc.GenericServerStream[Frame, Frame]{ServerStream: stream})
 }
@@ -185,6 +259,14 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Adopt",
 			Handler:    _Peer_Adopt_Handler,
+		},
+		{
+			MethodName: "Enroll",
+			Handler:    _Peer_Enroll_Handler,
+		},
+		{
+			MethodName: "Consensus",
+			Handler:    _Peer_Consensus_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
