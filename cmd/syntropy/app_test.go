@@ -20,35 +20,35 @@ import (
 	"github.com/spf13/pflag"
 
 	"syntropy/internal/admin"
-	"syntropy/internal/node"
+	"syntropy/report"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
 // fakeNode answers what its fields say and notes what it was asked.
 type fakeNode struct {
-	status     node.Status
-	inspection node.Inspection
-	reports    []node.RepairReport
-	roots      node.RootsReport
+	status     report.Status
+	inspection report.Inspection
+	reports    []report.Repair
+	roots      report.Roots
 	err        error
 	loadErr    func(batch int) error
 
-	opts      node.RepairOptions
+	opts      report.RepairOptions
 	key       string
 	recompute bool
 	batches   [][]admin.Row
 	blocked   chan struct{} // closed when a repair runs that waits for its end
 }
 
-func (f *fakeNode) Status(context.Context) (node.Status, error) { return f.status, f.err }
+func (f *fakeNode) Status(context.Context) (report.Status, error) { return f.status, f.err }
 
-func (f *fakeNode) Inspect(_ context.Context, key []byte) (node.Inspection, error) {
+func (f *fakeNode) Inspect(_ context.Context, key []byte) (report.Inspection, error) {
 	f.key = string(key)
 	return f.inspection, f.err
 }
 
-func (f *fakeNode) Repair(ctx context.Context, opts node.RepairOptions) ([]node.RepairReport, error) {
+func (f *fakeNode) Repair(ctx context.Context, opts report.RepairOptions) ([]report.Repair, error) {
 	f.opts = opts
 	if f.blocked != nil {
 		close(f.blocked)
@@ -60,7 +60,7 @@ func (f *fakeNode) Repair(ctx context.Context, opts node.RepairOptions) ([]node.
 
 func (f *fakeNode) CancelRepair(context.Context) (int, error) { return len(f.reports), f.err }
 
-func (f *fakeNode) Roots(_ context.Context, recompute bool) (node.RootsReport, error) {
+func (f *fakeNode) Roots(_ context.Context, recompute bool) (report.Roots, error) {
 	f.recompute = recompute
 	return f.roots, f.err
 }
@@ -88,6 +88,7 @@ type shell struct {
 	stdin  io.Reader
 	colour bool
 	bar    bool
+	env    []string // for the settings of nodes
 	ctx    context.Context
 	tick   time.Duration // how far the clock moves with each look at it
 }
@@ -113,7 +114,8 @@ func (s *shell) run(args ...string) result {
 			}
 			return ""
 		},
-		now: func() time.Time { now = now.Add(s.tick); return now },
+		environ: func() []string { return s.env },
+		now:     func() time.Time { now = now.Add(s.tick); return now },
 	}
 	status := a.run(s.ctx, args)
 	return result{status, out.String(), errs.String()}
@@ -155,22 +157,37 @@ func TestUsageErrors(t *testing.T) {
 		{"help frobnicate", `there is no command "frobnicate"`, "syntropy help"},
 		{"status now", `takes no argument "now"`, "syntropy status"},
 		{"status --verbose", "unknown flag: --verbose", "syntropy status"},
-		{"status --admin foo", `--admin "foo" is not an address: give host:port, such as 127.0.0.1:7201`, "syntropy status"},
-		{"status --admin http://127.0.0.1:7201", "is not an address", "syntropy status"},
-		{"status --admin 127.0.0.1/x:7201", "is not an address", "syntropy status"},
-		{"inspect k --admin 127.0.0.1", "is not an address", "syntropy inspect"},
+		{"status --admin foo", `--admin "foo": not an address: give host:port, such as 127.0.0.1:7201`, "syntropy status"},
+		{"status --admin http://127.0.0.1:7201", "not an address", "syntropy status"},
+		{"status --admin 127.0.0.1/x:7201", "not an address", "syntropy status"},
+		{"inspect k --admin 127.0.0.1", "not an address", "syntropy inspect"},
 		{"repair --admin 127.0.0.1:0", `--admin "127.0.0.1:0": ports are 1 to 65535`, "syntropy repair"},
 		{"repair cancel --admin 127.0.0.1:65536", "ports are 1 to 65535", "syntropy repair cancel"},
 		{"roots --admin 127.0.0.1:", "ports are 1 to 65535", "syntropy roots"},
 		{"import x.tsv --admin 127.0.0.1:http", "ports are 1 to 65535", "syntropy import"},
 		{"serve --data-dir /nonexistent/d --listen 127.0.0.1:99999", `--listen "127.0.0.1:99999": ports are 0 (any free one) to 65535`, "syntropy serve"},
 		{"serve --data-dir /nonexistent/d --listen 127.0.0.1:-1", "0 (any free one) to 65535", "syntropy serve"},
-		{"serve --data-dir /nonexistent/d --listen nonsense", `--listen "nonsense" is not an address`, "syntropy serve"},
+		{"serve --data-dir /nonexistent/d --listen nonsense", `--listen "nonsense": not an address`, "syntropy serve"},
 		{"serve --data-dir /nonexistent/d --admin-listen 127.0.0.1:99999", "--admin-listen", "syntropy serve"},
 		{"serve --data-dir /nonexistent/d --peer-listen 127.0.0.1:99999", "ports are 1 to 65535", "syntropy serve"},
 		{"serve --data-dir /nonexistent/d --peer-listen 127.0.0.1:0", "fixed port", "syntropy serve"},
 		{"serve --data-dir /nonexistent/d --join 127.0.0.1:99999", `--join "127.0.0.1:99999": ports are 1 to 65535`, "syntropy serve"},
-		{"serve --data-dir /nonexistent/d --join foo", `--join "foo" is not an address`, "syntropy serve"},
+		{"serve --data-dir /nonexistent/d --join foo", `--join "foo": not an address`, "syntropy serve"},
+		{"serve", "--data-dir is missing", "syntropy serve"},
+		{"serve --data-dir /nonexistent/d --peer-listen 10.0.0.1:7101", "give --join, and --bootstrap-expect", "syntropy serve"},
+		{"serve --data-dir /nonexistent/d --gc-grace 1m", "raise gc_grace or lower hint_window", "syntropy serve"},
+		{"serve --data-dir /nonexistent/d --config /nonexistent/f.yaml", "there is no such file", "syntropy serve"},
+		{"serve --test-clock-offset 1", "the unit is missing", "syntropy serve"},
+		{"config --shards many", `--shards "many": give a whole number`, "syntropy config"},
+		{"config --shards 3", "shards is 3: give a power of two", "syntropy config"},
+		{"config file.yaml", `takes no argument "file.yaml"`, "syntropy config"},
+		{"init --peer-listen 10.0.0.1:7101", "--data-dir is missing", "syntropy init"},
+		{"init --data-dir /nonexistent/d", "--peer-listen is missing", "syntropy init"},
+		{"init --data-dir /nonexistent/d --peer-listen 10.0.0.1:7101 --shards 3", "power of two", "syntropy init"},
+		{"init --data-dir /nonexistent/d --peer-listen 10.0.0.1:7101 --listen 10.0.0.1:7001", "unknown flag: --listen", "syntropy init"},
+		{"init --data-dir /nonexistent/d --peer-listen 10.0.0.1:7101 --member 10.0.0.2", `--member "10.0.0.2": not an address`, "syntropy init"},
+		{"init --data-dir /nonexistent/d --peer-listen 10.0.0.1:7101 --member 10.0.0.2:7101@a/b", "a zone is a name", "syntropy init"},
+		{"init --data-dir /nonexistent/d --peer-listen 10.0.0.1:7101 --member 10.0.0.1:7101@west", "given twice", "syntropy init"},
 		{"status --admin", "flag needs an argument: --admin", "syntropy status"},
 		{"inspect", "takes one argument, the key, not 0", "syntropy inspect"},
 		{"inspect a b", "takes one argument, the key, not 2", "syntropy inspect"},
@@ -200,7 +217,7 @@ func TestUsageErrors(t *testing.T) {
 func TestTheEnvironmentNamesNoAddress(t *testing.T) {
 	sh := newShell(t, &fakeNode{})
 	sh.addr = "foo"
-	if got := sh.run("status"); got.status != exitUsage || !strings.HasPrefix(got.err, `syntropy: SYNTROPY_ADMIN "foo" is not an address`) {
+	if got := sh.run("status"); got.status != exitUsage || !strings.HasPrefix(got.err, `syntropy: SYNTROPY_ADMIN "foo": not an address`) {
 		t.Errorf("%+v", got)
 	}
 }
@@ -252,7 +269,7 @@ func TestHelpTeaches(t *testing.T) {
 			}
 			sub.Flags().VisitAll(func(f *pflag.Flag) {
 				name, _ := pflag.UnquoteUsage(f)
-				if !slices.Contains(strings.Fields("directory H:P number duration always|interval:D MiB port N S tsv|csv|jsonl stop|skip"), name) && f.Value.Type() != "bool" {
+				if !slices.Contains(strings.Fields("directory file name H:P H:P[@ZONE] number duration always|interval:D one|quorum|all on|off MiB port N S tsv|csv|jsonl stop|skip"), name) && f.Value.Type() != "bool" {
 					t.Errorf("%s: --%s takes %q: what is that?", path, f.Name, name)
 				}
 			})

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"syntropy/internal/admin"
-	"syntropy/internal/node"
+	"syntropy/report"
 )
 
 func at(d time.Duration) *time.Time { t := noon.Add(d); return &t }
@@ -27,16 +27,20 @@ func sameJSON[T any](t *testing.T, got result, want T) {
 }
 
 func TestStatus(t *testing.T) {
-	f := &fakeNode{status: node.Status{
+	f := &fakeNode{status: report.Status{
 		Cluster: "5c1e7a90", TopologyVersion: 3, Node: 1,
-		Nodes: []node.NodeStatus{
+		Nodes: []report.NodeStatus{
 			{Node: 1, Peer: "127.0.0.1:7101", Up: true, State: "live", Shards: 256, Entries: 34924, Tombstones: 12},
 			{Node: 2, Peer: "127.0.0.1:7102", Up: true, State: "joining", Reason: "rebuilding 3 shards", Shards: 256, Entries: 1024, ClockSkewMS: -0.24},
-			{Node: 3, Peer: "127.0.0.1:7103", State: "down", Reason: "no heartbeat for 12s", Shards: 256, Entries: -1},
+			{Node: 3, Peer: "127.0.0.1:7103", State: "down", Reason: "no heartbeat for 12s", Shards: 256, Entries: -1, HintsPending: 1234, WritesMissed: 7},
 		},
-		Pairs: []node.PairStatus{
-			{A: 1, B: 2, ProvenUntil: at(-2 * time.Minute)},
-			{A: 1, B: 3},
+		Pairs: []report.PairStatus{
+			{A: 1, B: 2, Shards: 256, ProvenUntil: at(-2 * time.Minute)},
+			{A: 1, B: 3, Shards: 256},
+		},
+		Counters: report.Counters{
+			HintsKept: 1300, HintsDelivered: 50, HintsExpired: 9, HintsDropped: 7, HintsRejected: 1, ReadRepairs: 12,
+			SessionsScheduled: 1, KeysPulled: 2, KeysPushed: 3456,
 		},
 		OldestUnprovenSeconds: 3605, HintsPending: 1234, Tombstones: 12, Rebuilding: 3,
 	}}
@@ -53,6 +57,11 @@ func TestStatus(t *testing.T) {
 	}
 	sh.colour = true
 	golden(t, "status_colour.txt", sh.run("status").out)
+	sh.colour = false
+	for i := range f.status.Nodes {
+		f.status.Nodes[i].Zone = string(rune('a' + i))
+	}
+	golden(t, "status_zones.txt", sh.run("status").out)
 }
 
 // longReason is what a node says that was away for too long.
@@ -63,18 +72,18 @@ const longReason = "STALE: n3 was away for longer than gc_grace (240h0m0s) while
 
 func TestLongReasons(t *testing.T) {
 	f := &fakeNode{
-		status: node.Status{Cluster: "5c1e7a90", TopologyVersion: 1, Node: 1, Nodes: []node.NodeStatus{
+		status: report.Status{Cluster: "5c1e7a90", TopologyVersion: 1, Node: 1, Nodes: []report.NodeStatus{
 			{Node: 1, Peer: "127.0.0.1:7101", Up: true, State: "live", Shards: 256, Entries: 34924},
 			{Node: 2, Peer: "127.0.0.1:7102", State: "down", Reason: "dial tcp 127.0.0.1:7102: connect: connection refused", Shards: 256, Entries: -1},
 			{Node: 3, Peer: "127.0.0.1:7103", State: "stale", Reason: longReason, Shards: 256, Entries: -1},
 		}},
-		inspection: node.Inspection{Key: "k", Shard: 1, Slot: 2, Token: "0a3f9c21b7d4e65", Agree: true, Replicas: []node.ReplicaVersion{
+		inspection: report.Inspection{Key: "k", Shard: 1, Slot: 2, Token: "0a3f9c21b7d4e65", Agree: true, Replicas: []report.ReplicaVersion{
 			{Node: 1, State: "live", Found: true, Tombstone: true, Timestamp: 9, Time: "2026-11-22T09:30:00.000125Z+12", Writer: "n1", Digest: "3f9ac210"},
 			{Node: 3, State: "down", Error: longReason},
 		}},
-		reports: []node.RepairReport{{Initiator: 1, Partner: 3, Error: longReason}},
-		roots: node.RootsReport{
-			Shards: []node.ShardRoots{{Shard: 0, Replicas: []node.ReplicaRoot{{Node: 1, State: "live", Root: "3f9ac210aabbccdd"}, {Node: 3, State: "down"}}}},
+		reports: []report.Repair{{Initiator: 1, Partner: 3, Error: longReason}},
+		roots: report.Roots{
+			Shards: []report.ShardRoots{{Shard: 0, Replicas: []report.ReplicaRoot{{Node: 1, State: "live", Root: "3f9ac210aabbccdd"}, {Node: 3, State: "down"}}}},
 			Errors: []string{"n3: " + longReason},
 		},
 	}
@@ -98,25 +107,25 @@ func TestErrorsOfTheNode(t *testing.T) {
 
 func TestInspect(t *testing.T) {
 	stamp := "2026-11-22T09:30:00.000125Z"
-	value := node.ReplicaVersion{Node: 1, State: "live", Found: true, Timestamp: 9, Time: stamp, Writer: "n1", ValueBytes: 13, Digest: "3f9ac210aabbccdd3f9ac210aabbccdd"}
+	value := report.ReplicaVersion{Node: 1, State: "live", Found: true, Timestamp: 9, Time: stamp, Writer: "n1", ValueBytes: 13, Digest: "3f9ac210aabbccdd3f9ac210aabbccdd"}
 	value2 := value
 	value2.Node = 2
-	tomb := node.ReplicaVersion{Node: 2, State: "live", Found: true, Tombstone: true, Timestamp: 7, Time: stamp, Writer: "n2", Digest: "0011223344556677"}
-	down := node.ReplicaVersion{Node: 3, State: "down", Error: "no heartbeat for 12s"}
+	tomb := report.ReplicaVersion{Node: 2, State: "live", Found: true, Tombstone: true, Timestamp: 7, Time: stamp, Writer: "n2", Digest: "0011223344556677"}
+	down := report.ReplicaVersion{Node: 3, State: "down", Error: "no heartbeat for 12s"}
 	for _, tc := range []struct {
 		name     string
-		replicas []node.ReplicaVersion
+		replicas []report.ReplicaVersion
 		agree    bool
 		status   int
 		stderr   string
 	}{
-		{"agree", []node.ReplicaVersion{value, value2, down}, true, exitOK, ""},
-		{"differ", []node.ReplicaVersion{value, tomb, {Node: 3, State: "live"}}, false, exitDisagree, "syntropy: the replicas of shard 143 differ in this key\n"},
-		{"absent", []node.ReplicaVersion{{Node: 1, State: "live"}, {Node: 2, State: "live"}}, true, exitOK, ""},
-		{"nobody", []node.ReplicaVersion{down}, true, exitFailed, "syntropy: no replica of shard 143 answered: see syntropy status for which nodes are up\n"},
+		{"agree", []report.ReplicaVersion{value, value2, down}, true, exitOK, ""},
+		{"differ", []report.ReplicaVersion{value, tomb, {Node: 3, State: "live"}}, false, exitDisagree, "syntropy: the replicas of shard 143 differ in this key\n"},
+		{"absent", []report.ReplicaVersion{{Node: 1, State: "live"}, {Node: 2, State: "live"}}, true, exitOK, ""},
+		{"nobody", []report.ReplicaVersion{down}, true, exitFailed, "syntropy: no replica of shard 143 answered: see syntropy status for which nodes are up\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			f := &fakeNode{inspection: node.Inspection{Key: "U+1F600", Shard: 143, Slot: 9189, Token: "0a3f9c21b7d4e65", Agree: tc.agree, Replicas: tc.replicas}}
+			f := &fakeNode{inspection: report.Inspection{Key: "U+1F600", Shard: 143, Slot: 9189, Token: "0a3f9c21b7d4e65", Agree: tc.agree, Replicas: tc.replicas}}
 			sh := newShell(t, f)
 			got := sh.run("inspect", "U+1F600")
 			golden(t, "inspect_"+tc.name+".txt", got.out)
@@ -134,10 +143,10 @@ func TestInspect(t *testing.T) {
 
 func TestRoots(t *testing.T) {
 	const a, b = "3f9ac210aabbccdd3f9ac210aabbccdd", "8812bb01aabbccdd8812bb01aabbccdd"
-	shard := func(n int, roots ...string) node.ShardRoots {
-		s := node.ShardRoots{Shard: n}
+	shard := func(n int, roots ...string) report.ShardRoots {
+		s := report.ShardRoots{Shard: n}
 		for i, r := range roots {
-			rr := node.ReplicaRoot{State: "live", Root: r, Entries: 700}
+			rr := report.ReplicaRoot{State: "live", Root: r, Entries: 700}
 			if r == "" {
 				rr.State, rr.Entries = "down", 0
 			}
@@ -157,17 +166,17 @@ func TestRoots(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		args   []string
-		report node.RootsReport
+		report report.Roots
 		status int
 		stderr string
 	}{
-		{"equal", nil, node.RootsReport{Equal: true, Shards: []node.ShardRoots{shard(0, a, a, a), shard(1, b, b, b)}}, exitOK, ""},
-		{"all", []string{"--all"}, node.RootsReport{Equal: true, Shards: []node.ShardRoots{shard(0, a, a), shard(1, b, b)}}, exitOK, ""},
-		{"differ", nil, node.RootsReport{Shards: []node.ShardRoots{shard(0, a, a, a), differ}}, exitDisagree, "replicas differ"},
-		{"missing", nil, node.RootsReport{Equal: true, Shards: []node.ShardRoots{shard(0, a, a)}, Errors: []string{"n3: no heartbeat for 12s"}}, exitDisagree, "n3: no heartbeat for 12s"},
-		{"down", nil, node.RootsReport{Shards: []node.ShardRoots{shard(0, a, a, ""), shard(1, "", b, b)}, Errors: []string{"n3: not connected"}}, exitDisagree, "not every replica is compared: n3: not connected"},
-		{"down_and_differ", nil, node.RootsReport{Shards: []node.ShardRoots{shard(0, a, b, "")}, Errors: []string{"n3: not connected"}}, exitDisagree, "replicas differ"},
-		{"wrong", []string{"--recompute"}, node.RootsReport{Equal: true, Recomputed: true, Shards: []node.ShardRoots{shard(0, a, a), wrong}}, exitDisagree, "1 tree does not match"},
+		{"equal", nil, report.Roots{Equal: true, Shards: []report.ShardRoots{shard(0, a, a, a), shard(1, b, b, b)}}, exitOK, ""},
+		{"all", []string{"--all"}, report.Roots{Equal: true, Shards: []report.ShardRoots{shard(0, a, a), shard(1, b, b)}}, exitOK, ""},
+		{"differ", nil, report.Roots{Shards: []report.ShardRoots{shard(0, a, a, a), differ}}, exitDisagree, "replicas differ"},
+		{"missing", nil, report.Roots{Equal: true, Shards: []report.ShardRoots{shard(0, a, a)}, Errors: []string{"n3: no heartbeat for 12s"}}, exitDisagree, "n3: no heartbeat for 12s"},
+		{"down", nil, report.Roots{Shards: []report.ShardRoots{shard(0, a, a, ""), shard(1, "", b, b)}, Errors: []string{"n3: not connected"}}, exitDisagree, "not every replica is compared: n3: not connected"},
+		{"down_and_differ", nil, report.Roots{Shards: []report.ShardRoots{shard(0, a, b, "")}, Errors: []string{"n3: not connected"}}, exitDisagree, "replicas differ"},
+		{"wrong", []string{"--recompute"}, report.Roots{Equal: true, Recomputed: true, Shards: []report.ShardRoots{shard(0, a, a), wrong}}, exitDisagree, "1 tree does not match"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			f := &fakeNode{roots: tc.report}

@@ -10,12 +10,15 @@ import (
 	"syntropy/lww"
 )
 
-// What the demo writes while a node is away.
+// What the demo writes while a node is away, and reads when it is back.
 const (
 	demoOverwritten = 1000
 	demoDeleted     = 500
 	demoAdded       = 200
-	demoEntries     = demoOverwritten + demoDeleted + demoAdded
+	demoEntries     = demoOverwritten + demoDeleted + demoAdded // their hints grow too old
+	demoLate        = 300                                       // theirs do not
+	demoRead        = 100                                       // read repair heals these of demoEntries
+	demoLeft        = demoEntries - demoRead                    // and anti-entropy the others
 )
 
 // Keys that the demo shows: one that it overwrites and one that it deletes.
@@ -32,6 +35,7 @@ type demoData struct {
 
 	overwritten, added []demoRow // written while a node is away, with the new values
 	deleted            []string
+	late               []demoRow // written shortly before it returns
 
 	model map[string]string // the end state
 }
@@ -60,11 +64,30 @@ func newDemoData() *demoData {
 	for i := range demoAdded { // in the Private Use Area, where no character has a name
 		d.added = append(d.added, demoRow{fmt.Sprintf("U+%04X", 0xE000+i), fmt.Sprintf("SYNTROPY DEMO CHARACTER %d", i+1)})
 	}
-	for _, row := range slices.Concat(d.overwritten, d.added) {
+	for i := range demoLate {
+		d.late = append(d.late, demoRow{fmt.Sprintf("U+%04X", 0xE000+demoAdded+i), fmt.Sprintf("SYNTROPY DEMO LATECOMER %d", i+1)})
+	}
+	for _, row := range slices.Concat(d.overwritten, d.added, d.late) {
 		d.model[row.key] = row.value
 	}
 	return d
 }
+
+// demoWrites are what a client sends at one point of the story.
+type demoWrites struct {
+	set []demoRow
+	del []string
+}
+
+func (d *demoData) whileAway() demoWrites {
+	return demoWrites{slices.Concat(d.overwritten, d.added), d.deleted}
+}
+
+func (d *demoData) lateWrites() demoWrites { return demoWrites{set: d.late} }
+
+// read returns the keys that are read at QUORUM: the last of those overwritten, so
+// that the one that the demo shows is not among them.
+func (d *demoData) read() []demoRow { return d.overwritten[demoOverwritten-demoRead:] }
 
 // toFront swaps the row with a key to a place.
 func toFront(rows []demoRow, key string, place int) {
@@ -95,7 +118,7 @@ func (d *demoData) costs() demoCosts {
 	for _, key := range d.deleted {
 		c.diverged += add(key, "")
 	}
-	for _, row := range slices.Concat(d.overwritten, d.added) {
+	for _, row := range slices.Concat(d.overwritten[:demoOverwritten-demoRead], d.added) {
 		c.diverged += int64(lww.EncodedLen(lww.Entry{Key: []byte(row.key), Value: []byte(row.value)}))
 	}
 	return c

@@ -7,37 +7,42 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
+	"syntropy/internal/config"
 	"syntropy/internal/fleet"
 	"syntropy/internal/topology"
 )
 
 // Limits of dev.
 const (
-	maxDevNodes = 7 // as many replicas as a cluster may have
+	maxDevNodes = 7 // each is a process with a cache of its own; more show nothing new
 	devBase     = 7000
 	maxDevBase  = 65535 - 200 - maxDevNodes
 )
 
-// passedOn are the flags of dev that go to serve as they are.
-var passedOn = []string{"shards", "gc-grace", "hint-window", "settle"}
+// passedOn are the settings that dev takes as flags and gives to every node.
+var passedOn = []string{
+	"write-consistency", "read-consistency", "repair-interval", "hinted-handoff", "read-repair",
+	"replicas", "shards", "gc-grace", "hint-window", "settle",
+}
 
 type devOptions struct {
 	nodes   int
+	zones   int
 	dataDir string
 	base    int
-	cluster topology.Settings
+	flags   *config.Flags // of passedOn
 }
 
 func newDev(a *app) *cobra.Command {
-	opts := devOptions{cluster: topology.DefaultSettings()}
+	var opts devOptions
 	cmd := &cobra.Command{
 		Use:     "dev",
 		GroupID: groupNode,
@@ -49,11 +54,13 @@ until they have formed a cluster, and tells how to reach them. Ctrl-C stops them
   n1        7001   7101   7201
   n2        7002   7102   7202   and so on
 
-Every node holds every key. Do to them what happens to real ones: kill -9 one, write
-to the others, start it again, look at what differs, repair. A node that ends is
-reported and not restarted, and dev goes on with the others; the command that starts
-it again is printed, and is also the first line of its log. A node that you started
-so is yours: dev does not stop it.
+Each key is on three nodes (--replicas), or on all of fewer, and any node serves any
+key. Do to them what happens to real ones: kill -9 one, write to the others, start it
+again, and watch with "syntropy inspect" how it gets what it missed. With
+--hinted-handoff off and --read-repair off only repair is left to bring it; "syntropy
+repair --explain" then shows how. A node that ends is reported and not restarted, and
+dev goes on with the others; the command that starts it again is printed, and is also
+the first line of its log. A node that you started so is yours: dev does not stop it.
 
 With --json, one object with every node's pid, addresses, directory and command is
 printed on stdout once all nodes are live, and the rest of what there is to tell on
@@ -64,26 +71,23 @@ in D/n1, D/n2 and so on, where the next dev finds it. Logs are beside it: n1.log
 
 Example:
   $ syntropy dev
-  $ syntropy dev --nodes 5 --data-dir ~/cluster --settle 1s
+  $ syntropy dev --nodes 5 --zones 3 --data-dir ~/cluster --repair-interval 1m
 
 Exit statuses: 0 stopped as asked; 1 the nodes could not start, or all of them have
 ended; 2 usage.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.dev(cmd.Context(), opts, cmd.Flags())
+			return a.dev(cmd.Context(), opts)
 		},
 	}
 	a.jsonFlag(cmd)
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.IntVar(&opts.nodes, "nodes", 3, fmt.Sprintf("`number` of nodes, 1 to %d", maxDevNodes))
+	f.IntVar(&opts.zones, "zones", 0, "spread the nodes over this `number` of zones: a, b, c .. (default none)")
 	f.StringVar(&opts.dataDir, "data-dir", "", "`directory` to keep the data in (default a temporary one)")
-	f.IntVar(&opts.base, "base-port", devBase, "`port` before the first; clients +1, peers +101, admin +201")
-	s := &opts.cluster
-	f.IntVar(&s.Shards, "shards", s.Shards, "cluster: `number` of shards, a power of two")
-	f.DurationVar(&s.GCGrace, "gc-grace", s.GCGrace, "cluster: a delete is remembered for at least this")
-	f.DurationVar(&s.HintWindow, "hint-window", s.HintWindow, "cluster: older writes reach a node by repair only")
-	f.DurationVar(&s.Settle, "settle", s.Settle, "cluster: younger differences are writes on their way")
+	f.IntVar(&opts.base, "base-port", devBase, "`port`: clients +1, +2 .., peers +101, admin +201")
+	opts.flags = config.AddFlags(f, passedOn...)
 	return cmd
 }
 
@@ -113,22 +117,50 @@ func devReportOf(f *fleet.Fleet) (r devReport) {
 	return r
 }
 
-func (a *app) dev(ctx context.Context, opts devOptions, flags *pflag.FlagSet) (err error) {
+// args returns what every node is started with beside its addresses.
+func (o *devOptions) args() ([]string, error) {
+	c, err := o.flags.Resolve(nil) // what the environment says is for serve alone
+	if err == nil {
+		err = c.Cluster.Validate()
+	}
+	if err != nil {
+		return nil, &statusError{exitUsage, err}
+	}
+	args := o.flags.Args()
+	if c.IsSet("replicas") {
+		return args, nil
+	}
+	// A cluster that is there keeps what it has.
+	replicas := min(c.Cluster.Replicas, o.nodes)
+	if o.dataDir != "" {
+		if record, err := topology.RecordIn(filepath.Join(o.dataDir, "n1")); err == nil && record != nil {
+			replicas = record.Settings.Replicas
+		}
+	}
+	return append(args, "--replicas="+strconv.Itoa(replicas)), nil
+}
+
+// zone returns the zone of a node as a flag.
+func (o *devOptions) zone(i int) []string {
+	if o.zones == 0 {
+		return nil
+	}
+	return []string{"--zone", string(rune('a' + i%o.zones))}
+}
+
+func (a *app) dev(ctx context.Context, opts devOptions) (err error) {
 	if opts.nodes < 1 || opts.nodes > maxDevNodes {
 		return usageError("--nodes %d: give 1 to %d", opts.nodes, maxDevNodes)
+	}
+	if opts.zones < 0 || opts.zones > opts.nodes {
+		return usageError("--zones %d: give at most as many as there are nodes, %d", opts.zones, opts.nodes)
 	}
 	if opts.base < 1 || opts.base > maxDevBase {
 		return usageError("--base-port %d: give 1 to %d", opts.base, maxDevBase)
 	}
-	opts.cluster.Replicas = opts.nodes
-	if err := opts.cluster.Validate(); err != nil {
-		return usageError("%w", err)
-	}
-	var args []string
-	for _, name := range passedOn {
-		if f := flags.Lookup(name); f.Changed {
-			args = append(args, "--"+name, f.Value.String())
-		}
+	args, err := opts.args()
+	if err != nil {
+		return err
 	}
 	// A terminal that is closed is a way to say stop, too.
 	ctx, unnotify := signal.NotifyContext(ctx, syscall.SIGHUP)
@@ -138,7 +170,7 @@ func (a *app) dev(ctx context.Context, opts devOptions, flags *pflag.FlagSet) (e
 	if err != nil {
 		return err
 	}
-	f, err := fleet.New(fleet.Options{Dir: dir.path, Ports: fleet.PortsFrom(opts.base, opts.nodes), Args: args})
+	f, err := fleet.New(fleet.Options{Dir: dir.path, Ports: fleet.PortsFrom(opts.base, opts.nodes), Args: args, NodeArgs: opts.zone})
 	if err != nil {
 		return errors.Join(devPorts(err), dir.remove())
 	}
@@ -249,7 +281,7 @@ func (a *app) printFleet(f *fleet.Fleet, opts devOptions, dir *workDir, took tim
 	fmt.Fprintf(a.out, "\nTry, in another terminal:\n\n")
 	tries := table{indent: "  "}
 	tries.row("redis-cli -p "+strconv.Itoa(first.Clients)+" set greeting hello", note("any Redis client works"))
-	tries.row("redis-cli -p "+strconv.Itoa(last.Clients)+" get greeting", note("every node holds every key"))
+	tries.row("redis-cli -p "+strconv.Itoa(last.Clients)+" get greeting", note("any node serves any key"))
 	tries.row("syntropy status"+admin, note("who is there, and since when they are proven to agree"))
 	if len(f.Nodes) > 1 {
 		tries.row("kill -9 "+strconv.Itoa(last.PID()), note("take "+last.Name+" away; then write, and start it again:"))

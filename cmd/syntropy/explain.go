@@ -9,26 +9,26 @@ import (
 	"slices"
 	"strings"
 
-	"syntropy/internal/node"
+	"syntropy/report"
 )
 
 // printExplanation draws a session as a textbook draws a Merkle comparison: for
 // each shard the levels from the root down, with both digests side by side and
 // what their comparison led to, then the keys that were found at the bottom.
-func (a *app) printExplanation(r node.RepairReport) {
+func (a *app) printExplanation(r report.Repair) {
 	w := a.out
 	fmt.Fprintln(w, paint(fmt.Sprintf("%v compares its replicas with those of %v", r.Initiator, r.Partner), bold, a.colour))
 	fmt.Fprintf(w, "%s in common, %s equal at the root\n\n", plural(r.Shards, "shard"), count(r.ShardsEqual))
 
-	steps := map[int][]node.DescentStep{}
+	steps := map[int][]report.DescentStep{}
 	for _, s := range r.Descent {
 		steps[s.Shard] = append(steps[s.Shard], s)
 	}
-	found := map[int][]node.Difference{}
+	found := map[int][]report.Difference{}
 	for _, d := range r.Differences {
 		found[d.Shard] = append(found[d.Shard], d)
 		if steps[d.Shard] == nil {
-			steps[d.Shard] = []node.DescentStep{} // found without a descent
+			steps[d.Shard] = []report.DescentStep{} // found without a descent
 		}
 	}
 	equal := 0
@@ -51,8 +51,8 @@ func (a *app) printExplanation(r node.RepairReport) {
 }
 
 // printDescent draws the comparisons of one shard, level by level.
-func (a *app) printDescent(r node.RepairReport, steps []node.DescentStep) {
-	slices.SortStableFunc(steps, func(x, y node.DescentStep) int {
+func (a *app) printDescent(r report.Repair, steps []report.DescentStep) {
+	slices.SortStableFunc(steps, func(x, y report.DescentStep) int {
 		return cmp.Or(cmp.Compare(x.Level, y.Level), cmp.Compare(x.Node, y.Node))
 	})
 	t := table{align: "rlrrrrll", indent: "  "}
@@ -80,7 +80,7 @@ func (a *app) printDescent(r node.RepairReport, steps []node.DescentStep) {
 // nodePath prints a node's path in nibbles, further right the deeper it is, so
 // that the column looks like the tree. last marks the last one compared below
 // its parent.
-func nodePath(s node.DescentStep, last bool) string {
+func nodePath(s report.DescentStep, last bool) string {
 	if s.Node == "" {
 		return "root"
 	}
@@ -95,7 +95,7 @@ func parent(path string) string { return path[:max(0, len(path)-1)] }
 
 // printFound draws the keys at the bottom of a shard's descent: both versions,
 // which one wins and why, and which way it goes.
-func (a *app) printFound(r node.RepairReport, found []node.Difference) {
+func (a *app) printFound(r report.Repair, found []report.Difference) {
 	for _, d := range found {
 		fmt.Fprintf(a.out, "\n  key %s   token %s\n", paint(showKey(keyOf(d), 60), bold, a.colour), d.Token)
 		t := table{indent: "    "}
@@ -114,7 +114,7 @@ func (a *app) printFound(r node.RepairReport, found []node.Difference) {
 }
 
 // printDifferences lists what a dry run found.
-func (a *app) printDifferences(r node.RepairReport) {
+func (a *app) printDifferences(r report.Repair) {
 	fmt.Fprintln(a.out, paint(fmt.Sprintf("%v and %v differ in these keys", r.Initiator, r.Partner), bold, a.colour))
 	t := table{align: "r"}
 	t.head("SHARD", "KEY", "AT", "HOLDS", "WRITTEN", "BY")
@@ -130,14 +130,14 @@ func (a *app) printDifferences(r node.RepairReport) {
 	fmt.Fprintln(a.out)
 }
 
-func (a *app) printTruncated(w io.Writer, r node.RepairReport) {
+func (a *app) printTruncated(w io.Writer, r report.Repair) {
 	if r.Truncated > 0 {
 		fmt.Fprintf(w, "%s more left out: the lists are bounded; --shard S shows one shard\n", plural(r.Truncated, "line"))
 	}
 }
 
 // keyOf returns the key's bytes, which JSON text cannot always hold.
-func keyOf(d node.Difference) string {
+func keyOf(d report.Difference) string {
 	if raw, err := base64.StdEncoding.DecodeString(d.KeyBase64); err == nil && len(raw) > 0 {
 		return string(raw)
 	}
@@ -145,12 +145,12 @@ func keyOf(d node.Difference) string {
 }
 
 // reason tells why in terms of nodes; the report speaks of the session's sides.
-func reason(r node.RepairReport, d node.Difference) string {
+func reason(r report.Repair, d report.Difference) string {
 	return strings.NewReplacer("the initiator", r.Initiator.String(), "the partner", r.Partner.String()).Replace(d.Reason)
 }
 
 // direction draws which way a version goes, with the first node always left.
-func direction(r node.RepairReport, d node.Difference) string {
+func direction(r report.Repair, d report.Difference) string {
 	switch d.Action {
 	case "push":
 		return fmt.Sprintf("%v -> %v", r.Initiator, r.Partner)
@@ -165,7 +165,7 @@ func direction(r node.RepairReport, d node.Difference) string {
 }
 
 // versionOf prints what a side holds, when it was written and by whom.
-func versionOf(v *node.SideVersion) []any {
+func versionOf(v *report.SideVersion) []any {
 	switch {
 	case v == nil:
 		return []any{"nothing", "", ""}
@@ -177,7 +177,7 @@ func versionOf(v *node.SideVersion) []any {
 
 // explained is versionOf in the words of an explanation, with the verdict and the
 // expiry.
-func explained(v *node.SideVersion, verdict cell) []any {
+func explained(v *report.SideVersion, verdict cell) []any {
 	fields := versionOf(v)
 	expires := ""
 	if v != nil {

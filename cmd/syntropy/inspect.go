@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"syntropy/internal/node"
+	"syntropy/report"
 )
 
 func newInspect(a *app) *cobra.Command {
@@ -71,7 +71,7 @@ Exit statuses: 0 the replicas that answered agree (also when none holds the key)
 	return a.client(cmd)
 }
 
-func judgeInspection(in node.Inspection) error {
+func judgeInspection(in report.Inspection) error {
 	answered := 0
 	for _, r := range in.Replicas {
 		if r.Error == "" {
@@ -87,7 +87,7 @@ func judgeInspection(in node.Inspection) error {
 	return nil
 }
 
-func (a *app) printInspection(in node.Inspection, key []byte) {
+func (a *app) printInspection(in report.Inspection, key []byte) {
 	fmt.Fprintf(a.out, "key %s   slot %d   shard %d   token %s\n\n", showKey(string(key), 200), in.Slot, in.Shard, in.Token)
 
 	newest := uint64(0)

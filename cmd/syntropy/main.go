@@ -29,6 +29,7 @@ func main() {
 		colour:   os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(os.Stdout.Fd())),
 		progress: term.IsTerminal(int(os.Stderr.Fd())),
 		getenv:   os.Getenv,
+		environ:  os.Environ,
 		now:      time.Now,
 	}
 	os.Exit(a.run(ctx, os.Args[1:]))

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -346,12 +347,15 @@ func TestDemo(t *testing.T) {
 		got, want int
 	}{
 		{"rows", r.Rows, rows}, {"overwritten", r.Overwritten, 1000}, {"deleted", r.Deleted, 500}, {"added", r.Added, 200},
-		{"keys diverged", r.KeysDiverged, 1700}, {"entries travelled", r.EntriesTravelled, 1700},
-		{"entries of the dry run", total(r.DryRun).diverged, 2 * 1700},
+		{"late", r.Late, 300}, {"read", r.Read, 100},
+		{"hints kept", int(r.HintsKept), 1700}, {"hints expired", int(r.HintsExpired), 1700}, {"hints delivered", int(r.HintsDelivered), 300},
+		{"read repairs", int(r.ReadRepairs), 100},
+		{"keys diverged", r.KeysDiverged, 1600}, {"entries travelled", r.EntriesTravelled, 1600},
+		{"entries of the dry run", total(r.DryRun).diverged, 2 * 1600},
 		{"in flight", total(r.DryRun).inFlight + total(r.Repair).inFlight, 0},
 		{"pulled and pushed at first", sumUp(r.Agreed).pulled + sumUp(r.Agreed).pushed, 0},
 		{"rounds at first", sumUp(r.Agreed).rounds, 3}, {"rounds at last", sumUp(r.Again).rounds, 3},
-		{"checks", len(r.Checks), 17},
+		{"checks", len(r.Checks), 23},
 	} {
 		if c.got != c.want {
 			t.Errorf("%s: %d, want %d", c.name, c.got, c.want)
@@ -452,16 +456,16 @@ func TestDemoData(t *testing.T) {
 		}
 		touched[key] = true
 	}
-	for _, row := range d.added {
+	for _, row := range slices.Concat(d.added, d.late) {
 		if loaded[row.key] != "" || d.model[row.key] != row.value {
 			t.Errorf("added: %v", row)
 		}
 		touched[row.key] = true
 	}
-	if len(touched) != demoEntries || len(d.model) != len(d.rows)-500+200 {
+	if len(touched) != demoEntries+demoLate || len(d.model) != len(d.rows)-500+200+300 {
 		t.Errorf("%d keys touched, %d in the end", len(touched), len(d.model))
 	}
-	if c := d.costs(); c.entries != len(d.rows)+200 || c.diverged >= c.listed || c.listed >= c.held {
+	if c := d.costs(); c.entries != len(d.rows)+200+300 || c.diverged >= c.listed || c.listed >= c.held {
 		t.Errorf("%+v", c)
 	}
 }

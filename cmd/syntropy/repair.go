@@ -7,12 +7,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"syntropy/hlc"
-	"syntropy/internal/node"
+	"syntropy/report"
 )
 
 func newRepair(a *app) *cobra.Command {
 	var (
-		opts   node.RepairOptions
+		opts   report.RepairOptions
 		nodeID string
 		shard  int
 	)
@@ -141,7 +141,7 @@ Exit statuses: 0 done, also when none was running; 1 the command failed; 2 usage
 // tally adds up what the pairs of a repair found.
 type tally struct{ diverged, pulled, pushed, inFlight, failed int }
 
-func total(reports []node.RepairReport) (t tally) {
+func total(reports []report.Repair) (t tally) {
 	for _, r := range reports {
 		t.diverged += r.KeysDiverged
 		t.pulled += r.KeysPulled
@@ -156,7 +156,7 @@ func total(reports []node.RepairReport) (t tally) {
 
 // judgeRepair chooses the exit status; the error repeats for stderr what the
 // table says, since with --json nobody may be looking at the table.
-func judgeRepair(reports []node.RepairReport, opts node.RepairOptions) error {
+func judgeRepair(reports []report.Repair, opts report.RepairOptions) error {
 	t := total(reports)
 	switch {
 	case t.failed > 0:
@@ -176,7 +176,7 @@ func left(n int) string {
 	return count(n) + " keys in flight are left,"
 }
 
-func (a *app) printRepair(reports []node.RepairReport, opts node.RepairOptions) {
+func (a *app) printRepair(reports []report.Repair, opts report.RepairOptions) {
 	if len(reports) == 0 {
 		fmt.Fprintln(a.out, "There is no pair of replicas to compare.")
 		return

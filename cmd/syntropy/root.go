@@ -7,14 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"syntropy/internal/admin"
+	"syntropy/internal/config"
 )
 
 // The exit statuses, part of the contract with scripts.
@@ -35,6 +34,7 @@ type app struct {
 	colour   bool // out is a terminal that wants colours
 	progress bool // err is a terminal: draw a progress bar
 	getenv   func(string) string
+	environ  func() []string // all of it, as os.Environ
 	now      func() time.Time
 
 	admin string // --admin
@@ -92,8 +92,9 @@ func newRoot(a *app) *cobra.Command {
 		Use:   "syntropy",
 		Short: "a leaderless replicated key-value store whose replicas provably agree",
 		Long: `Syntropy is a leaderless, replicated key-value store. Clients speak to it with
-any Redis library. Its replicas drift apart whenever a node is down or a write
-is lost; "syntropy repair" brings them together again and proves that they agree.
+any Redis library, and any node serves any key. Its replicas drift apart whenever a
+node is down or a write is lost; they bring each other up to date by themselves, and
+"syntropy status" tells until when each pair is proven to agree.
 
 To see the whole story:   syntropy demo
 To try it yourself:       syntropy dev, then syntropy status
@@ -117,6 +118,8 @@ Exit statuses, the same for all commands:
 	)
 	root.AddCommand(
 		newServe(a),
+		newInit(a),
+		newConfig(a),
 		newDev(a),
 		newDemo(a),
 		newStatus(a),
@@ -132,7 +135,7 @@ Exit statuses, the same for all commands:
 
 // The groups of commands in the help of syntropy.
 const (
-	groupNode = "node" // serve, dev, demo
+	groupNode = "node" // serve, init, config, dev, demo
 	groupAsk  = "ask"
 	groupData = "data"
 )
@@ -146,7 +149,10 @@ func (a *app) client(cmd *cobra.Command) *cobra.Command {
 		if !cmd.Flags().Changed("admin") && a.getenv("SYNTROPY_ADMIN") != "" {
 			source = "SYNTROPY_ADMIN"
 		}
-		return checkAddr(source, a.admin, 1, defaultAdmin)
+		if err := config.CheckAddr(a.admin, 1, defaultAdmin); err != nil {
+			return usageError("%s %q: %w", source, a.admin, err)
+		}
+		return nil
 	}
 	cmd.PersistentFlags().StringVar(&a.admin, "admin", addr, "admin address `H:P` of a node (also SYNTROPY_ADMIN)")
 	return a.jsonFlag(cmd)
@@ -155,23 +161,6 @@ func (a *app) client(cmd *cobra.Command) *cobra.Command {
 func (a *app) jsonFlag(cmd *cobra.Command) *cobra.Command {
 	cmd.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON on stdout and nothing else")
 	return cmd
-}
-
-// checkAddr refuses what is not host:port. source is what gave it, portMin is 0
-// where a free port may be asked for.
-func checkAddr(source, addr string, portMin uint64, example string) error {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil || strings.ContainsAny(host, " \t\r\n/\\?#@") {
-		return usageError("%s %q is not an address: give host:port, such as %s", source, addr, example)
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n < portMin {
-		from := "1"
-		if portMin == 0 {
-			from = "0 (any free one)"
-		}
-		return usageError("%s %q: ports are %s to 65535, such as %s", source, addr, from, example)
-	}
-	return nil
 }
 
 // dial returns a client for the node that --admin names.

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"syntropy/hlc"
-	"syntropy/internal/node"
+	"syntropy/report"
 )
 
 func newRoots(a *app) *cobra.Command {
@@ -48,19 +48,19 @@ not answer, or a recomputed root is not what the tree says; 1 the command failed
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c := a.dial()
 			defer c.Close()
-			report, err := c.Roots(cmd.Context(), recompute)
+			roots, err := c.Roots(cmd.Context(), recompute)
 			if err != nil {
 				return err
 			}
 			if a.json {
-				err = a.printJSON(report)
+				err = a.printJSON(roots)
 			} else {
-				a.printRoots(report, all)
+				a.printRoots(roots, all)
 			}
 			if err != nil {
 				return err
 			}
-			return judgeRoots(report)
+			return judgeRoots(roots)
 		},
 	}
 	cmd.Flags().BoolVar(&recompute, "recompute", false, "sum the rows on disk instead of trusting the trees")
@@ -69,9 +69,9 @@ not answer, or a recomputed root is not what the tree says; 1 the command failed
 }
 
 // wrongTrees lists the replicas whose tree is not what their rows say.
-func wrongTrees(report node.RootsReport) []string {
+func wrongTrees(roots report.Roots) []string {
 	var wrong []string
-	for _, s := range report.Shards {
+	for _, s := range roots.Shards {
 		for _, r := range s.Replicas {
 			if r.Recomputed != "" && r.Recomputed != r.Root {
 				wrong = append(wrong, fmt.Sprintf("shard %d at %v: the tree says %s, the rows on disk say %s", s.Shard, r.Node, short(r.Root), short(r.Recomputed)))
@@ -82,11 +82,11 @@ func wrongTrees(report node.RootsReport) []string {
 }
 
 // answered tells whether a replica's root is known; a node that is down has none.
-func answered(r node.ReplicaRoot) bool { return r.Root != "" }
+func answered(r report.ReplicaRoot) bool { return r.Root != "" }
 
 // oneRoot reports whether all replicas of a shard that answered have the same
 // root.
-func oneRoot(s node.ShardRoots) bool {
+func oneRoot(s report.ShardRoots) bool {
 	first := ""
 	for _, r := range s.Replicas {
 		if first == "" {
@@ -100,8 +100,8 @@ func oneRoot(s node.ShardRoots) bool {
 }
 
 // differing counts the shards whose roots differ.
-func differing(report node.RootsReport) (n int) {
-	for _, s := range report.Shards {
+func differing(roots report.Roots) (n int) {
+	for _, s := range roots.Shards {
 		if !oneRoot(s) {
 			n++
 		}
@@ -109,15 +109,15 @@ func differing(report node.RootsReport) (n int) {
 	return n
 }
 
-func judgeRoots(report node.RootsReport) error {
-	wrong := wrongTrees(report)
+func judgeRoots(roots report.Roots) error {
+	wrong := wrongTrees(roots)
 	switch {
 	case len(wrong) > 0:
 		return disagree("%s not match the rows on disk: keep the logs and the data directory of that node, and start it with an empty one, which is filled from the others", trees(len(wrong)))
-	case differing(report) > 0, !report.Equal && len(report.Errors) == 0:
+	case differing(roots) > 0, !roots.Equal && len(roots.Errors) == 0:
 		return disagree("replicas differ: syntropy repair makes them equal")
-	case len(report.Errors) > 0:
-		return disagree("not every replica is compared: %s", strings.Join(report.Errors, "; "))
+	case len(roots.Errors) > 0:
+		return disagree("not every replica is compared: %s", strings.Join(roots.Errors, "; "))
 	}
 	return nil
 }
@@ -129,7 +129,7 @@ func trees(n int) string {
 	return count(n) + " trees do"
 }
 
-func (a *app) printRoots(report node.RootsReport, all bool) {
+func (a *app) printRoots(roots report.Roots, all bool) {
 	type held struct {
 		shards  int
 		entries uint64
@@ -138,7 +138,7 @@ func (a *app) printRoots(report node.RootsReport, all bool) {
 	nodes := map[hlc.NodeID]*held{}
 	list := table{align: "rlllr"}
 	list.head("SHARD", "NODE", "STATE", "ROOT", "ENTRIES")
-	for _, s := range report.Shards {
+	for _, s := range roots.Shards {
 		same := oneRoot(s)
 		for i, r := range s.Replicas {
 			n := nodes[r.Node]
@@ -190,22 +190,22 @@ func (a *app) printRoots(report node.RootsReport, all bool) {
 		list.print(a.out, a.colour)
 		fmt.Fprintln(a.out)
 	}
-	for _, e := range report.Errors {
+	for _, e := range roots.Errors {
 		a.printLong("no answer: "+e, red)
 	}
-	for _, tree := range wrongTrees(report) {
+	for _, tree := range wrongTrees(roots) {
 		a.printLong("wrong tree: "+tree, red)
 	}
-	if report.Recomputed {
+	if roots.Recomputed {
 		fmt.Fprintln(a.out, "Every root was also summed from the rows on disk.")
 	}
-	shards := plural(len(report.Shards), "shard")
+	shards := plural(len(roots.Shards), "shard")
 	switch {
-	case differing(report) > 0, !report.Equal && len(report.Errors) == 0 && len(wrongTrees(report)) == 0:
-		fmt.Fprintf(a.out, "%s: the roots of %s differ.\n", shards, count(differing(report)))
-	case len(report.Errors) > 0:
+	case differing(roots) > 0, !roots.Equal && len(roots.Errors) == 0 && len(wrongTrees(roots)) == 0:
+		fmt.Fprintf(a.out, "%s: the roots of %s differ.\n", shards, count(differing(roots)))
+	case len(roots.Errors) > 0:
 		fmt.Fprintf(a.out, "%s: each has one root on the replicas that answered.\n", shards)
-	case len(wrongTrees(report)) > 0:
+	case len(wrongTrees(roots)) > 0:
 		fmt.Fprintf(a.out, "%s: each has one root on all its replicas, but not every tree can be trusted.\n", shards)
 	default:
 		fmt.Fprintln(a.out, paint(shards+": each has one root on all its replicas. The replicas are equal.", green, a.colour))

@@ -2,11 +2,12 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"syntropy/internal/node"
+	"syntropy/report"
 )
 
 func newStatus(a *app) *cobra.Command {
@@ -15,39 +16,50 @@ func newStatus(a *app) *cobra.Command {
 		GroupID: groupAsk,
 		Short:   "which nodes are there, and how long ago were their replicas proven to agree?",
 		Long: `Shows the cluster as one node sees it: who is there and up, what each holds, and
-since when each pair of replicas is proven to agree.
+until when each pair of replicas is proven to agree.
 
-The number to watch is how long some pair of the node that answered is without
-proof. It grows until somebody runs a repair ("syntropy repair") that compares the
-pair to the end. Keep it well below --gc-grace (10 days by default): a node that is
-away for longer than that is not let back in with the data it has.
+The number to watch is how long some pair is without proof. While all nodes are up
+it stays below --repair-interval (1 h by default), since every pair is compared within
+each interval, whether or not anything seems wrong; "syntropy repair" does it now. Keep
+it well below --gc-grace (10 days by default): a node that is away for longer than that
+is not let back in with the data it has.
 
   STATE   live      serves reads and writes
           joining   started empty, takes writes and is being filled from the others;
-                    serves no reads yet
+                    its own copy serves no reads yet
           checking  was away for long and waits to hear whether it may serve
           stale     was away for longer than --gc-grace: serves nothing and takes part
                     in no repair; must come back with an empty data directory
           down      the node that answered has no connection to it
           The reason stands in the last column, or below the table when it is long.
-  MISSED  writes that the node that answered could not bring to it since it started
-          itself, and since it last brought a repair with it to its end
+  SHARDS  that it holds a replica of
+  HINTS   writes that the node that answered keeps for it and brings it when it is back
+  MISSED  writes that the node that answered could neither bring to it nor keep for it,
+          since it started itself, and since it last brought a repair with it to its
+          end
   CLOCK   its clock minus the clock of the node that answered
+
+Below, what the node that answered has done since it started: for writes that replicas
+missed (hints), for stale replicas that reads came across (read repairs), and in
+sessions (anti-entropy).
 
 Example:
   $ syntropy status
   cluster 5c1e7a90   topology version 1   answered by n1
 
-  NODE  PEER            STATE  SHARDS  ENTRIES  TOMBSTONES  MISSED   CLOCK
-  n1    127.0.0.1:7101  live      256   34,924          12       0  0.0 ms
-  n2    127.0.0.1:7102  live      256   34,924          12       0  0.2 ms
-  n3    127.0.0.1:7103  down      256        ?           ?   1,700       ?  dial tcp ...
+  NODE  PEER            STATE  SHARDS  ENTRIES  TOMBSTONES  HINTS  MISSED   CLOCK
+  n1    127.0.0.1:7101  live      256   34,924          12      0       0  0.0 ms
+  n2    127.0.0.1:7102  live      256   34,924          12      0       0  0.2 ms
+  n3    127.0.0.1:7103  down      256        ?           ?  1,700       0       ?  dial tcp ...
 
-  PAIR     PROVEN TO AGREE UNTIL
-  n1 - n2  2026-11-22 09:28:00 UTC  2 min 00 s ago
-  n1 - n3  never
+  PAIR     SHARDS  PROVEN TO AGREE UNTIL
+  n1 - n2     256  2026-11-22 09:28:00 UTC  2 min 00 s ago
+  n1 - n3     256  never
+  n2 - n3     256  never
 
-  longest without proof 1 h 00 min   tombstones 12   nodes being filled 0
+  longest without proof 1 h 00 min   hints pending 1,700   tombstones 12   nodes being filled 0
+  hints: kept 1,700, delivered 0, expired 0, dropped 0, refused 0   read repairs: 0
+  anti-entropy: 1 scheduled session, 0 keys pulled, 0 pushed
 
 Exit statuses: 0 a node answered, whatever it says of the others; 1 none did;
 2 usage.`,
@@ -68,11 +80,16 @@ Exit statuses: 0 a node answered, whatever it says of the others; 1 none did;
 	})
 }
 
-func (a *app) printStatus(st node.Status) {
+func (a *app) printStatus(st report.Status) {
 	fmt.Fprintf(a.out, "cluster %s   topology version %d   answered by %v\n\n", st.Cluster, st.TopologyVersion, st.Node)
 
-	nodes := table{align: "lllrrrrrl"}
-	nodes.head("NODE", "PEER", "STATE", "SHARDS", "ENTRIES", "TOMBSTONES", "MISSED", "CLOCK", "")
+	zones := slices.ContainsFunc(st.Nodes, func(n report.NodeStatus) bool { return n.Zone != "" })
+	nodes := table{align: "lllrrrrrrl"}
+	head := []string{"NODE", "PEER", "STATE", "SHARDS", "ENTRIES", "TOMBSTONES", "HINTS", "MISSED", "CLOCK", ""}
+	if zones {
+		nodes.align, head = "llllrrrrrrl", slices.Insert(head, 2, "ZONE")
+	}
+	nodes.head(head...)
 	for _, n := range st.Nodes {
 		clock := fmt.Sprintf("%.1f ms", n.ClockSkewMS)
 		if !n.Up {
@@ -82,27 +99,35 @@ func (a *app) printStatus(st node.Status) {
 		if n.Entries < 0 {
 			tombstones = "?"
 		}
-		nodes.row(n.Node, n.Peer, stateCell(n.State), count(n.Shards), known(n.Entries), tombstones, count(n.WritesMissed), clock, cell{text: n.Reason, brief: true})
+		row := []any{n.Node, n.Peer, stateCell(n.State), count(n.Shards), known(n.Entries), tombstones, count(n.HintsPending), count(n.WritesMissed), clock, cell{text: n.Reason, brief: true}}
+		if zones {
+			row = slices.Insert(row, 2, any(n.Zone))
+		}
+		nodes.row(row...)
 	}
 	nodes.print(a.out, a.colour)
 
 	if len(st.Pairs) > 0 {
 		fmt.Fprintln(a.out)
-		pairs := table{}
-		pairs.head("PAIR", "PROVEN TO AGREE UNTIL")
+		pairs := table{align: "lrll"}
+		pairs.head("PAIR", "SHARDS", "PROVEN TO AGREE UNTIL", "")
 		for _, p := range st.Pairs {
 			until, ago := cell{text: "never", style: yellow}, ""
 			if p.ProvenUntil != nil {
 				until = cell{text: p.ProvenUntil.UTC().Format("2006-01-02 15:04:05 UTC")}
 				ago = span(max(0, a.now().Sub(*p.ProvenUntil))) + " ago"
 			}
-			pairs.row(pair(p.A, p.B), until, ago)
+			pairs.row(pair(p.A, p.B), count(p.Shards), until, ago)
 		}
 		pairs.print(a.out, a.colour)
 	}
 
 	oldest := "longest without proof " + span(seconds(st.OldestUnprovenSeconds).Round(time.Millisecond))
-	fmt.Fprintf(a.out, "\n%s   tombstones %s   nodes being filled %s\n", oldest, count(st.Tombstones), count(st.Rebuilding))
+	fmt.Fprintf(a.out, "\n%s   hints pending %s   tombstones %s   nodes being filled %s\n", oldest, count(st.HintsPending), count(st.Tombstones), count(st.Rebuilding))
+	c := st.Counters
+	fmt.Fprintf(a.out, "hints: kept %s, delivered %s, expired %s, dropped %s, refused %s   read repairs: %s\n",
+		count(c.HintsKept), count(c.HintsDelivered), count(c.HintsExpired), count(c.HintsDropped), count(c.HintsRejected), count(c.ReadRepairs))
+	fmt.Fprintf(a.out, "anti-entropy: %s, %s pulled, %s pushed\n", plural(c.SessionsScheduled, "scheduled session"), plural(c.KeysPulled, "key"), count(c.KeysPushed))
 }
 
 // known prints a number that may be unknown (-1).

@@ -18,14 +18,16 @@ import (
 	"testing"
 	"time"
 
+	"syntropy"
+
 	"syntropy/hlc"
-	"syntropy/internal/node"
+	"syntropy/report"
 )
 
 // fakeNode answers what its fields say and notes what it was asked.
 type fakeNode struct {
 	err    error
-	repair func(ctx context.Context, opts node.RepairOptions) ([]node.RepairReport, error)
+	repair func(ctx context.Context, opts report.RepairOptions) ([]report.Repair, error)
 
 	mu        sync.Mutex
 	key       []byte
@@ -33,20 +35,20 @@ type fakeNode struct {
 	rows      []Row
 }
 
-func (f *fakeNode) Status(context.Context) (node.Status, error) {
-	return node.Status{Cluster: "c", Node: 1, OldestUnprovenSeconds: 1.5}, f.err
+func (f *fakeNode) Status(context.Context) (report.Status, error) {
+	return report.Status{Cluster: "c", Node: 1, OldestUnprovenSeconds: 1.5}, f.err
 }
 
-func (f *fakeNode) Inspect(_ context.Context, key []byte) (node.Inspection, error) {
+func (f *fakeNode) Inspect(_ context.Context, key []byte) (report.Inspection, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.key = key
-	in := node.Inspection{Shard: 7, Agree: true}
-	in.Key, in.KeyBase64 = node.JSONKey(key)
+	in := report.Inspection{Shard: 7, Agree: true}
+	in.Key, in.KeyBase64 = report.JSONKey(key)
 	return in, f.err
 }
 
-func (f *fakeNode) Repair(ctx context.Context, opts node.RepairOptions) ([]node.RepairReport, error) {
+func (f *fakeNode) Repair(ctx context.Context, opts report.RepairOptions) ([]report.Repair, error) {
 	if f.repair != nil {
 		return f.repair(ctx, opts)
 	}
@@ -55,11 +57,11 @@ func (f *fakeNode) Repair(ctx context.Context, opts node.RepairOptions) ([]node.
 
 func (f *fakeNode) CancelRepair(context.Context) (int, error) { return 2, f.err }
 
-func (f *fakeNode) Roots(_ context.Context, recompute bool) (node.RootsReport, error) {
+func (f *fakeNode) Roots(_ context.Context, recompute bool) (report.Roots, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.recompute = recompute
-	return node.RootsReport{Equal: true, Recomputed: recompute, Shards: []node.ShardRoots{{Shard: 3}}}, f.err
+	return report.Roots{Equal: true, Recomputed: recompute, Shards: []report.ShardRoots{{Shard: 3}}}, f.err
 }
 
 func (f *fakeNode) Load(_ context.Context, rows []Row) error {
@@ -97,10 +99,10 @@ func serve(t *testing.T, n Node) (*Server, *Client) {
 func TestClientAndServerUnderstandEachOther(t *testing.T) {
 	ctx := t.Context()
 	shard := 0
-	asked := make(chan node.RepairOptions, 1)
-	f := &fakeNode{repair: func(_ context.Context, opts node.RepairOptions) ([]node.RepairReport, error) {
+	asked := make(chan report.RepairOptions, 1)
+	f := &fakeNode{repair: func(_ context.Context, opts report.RepairOptions) ([]report.Repair, error) {
 		asked <- opts
-		return []node.RepairReport{{Initiator: 1, Partner: 2, KeysDiverged: 3}}, nil
+		return []report.Repair{{Initiator: 1, Partner: 2, KeysDiverged: 3}}, nil
 	}}
 	_, c := serve(t, f)
 
@@ -114,7 +116,7 @@ func TestClientAndServerUnderstandEachOther(t *testing.T) {
 			t.Errorf("inspect %.20q: the node was asked for %.20q; %v", key, f.key, err)
 		}
 	}
-	want := node.RepairOptions{Node: 3, Shard: &shard, DryRun: true, Explain: true, NoWait: true}
+	want := report.RepairOptions{Node: 3, Shard: &shard, DryRun: true, Explain: true, NoWait: true}
 	reports, err := c.Repair(ctx, want)
 	if err != nil || len(reports) != 1 || reports[0].KeysDiverged != 3 {
 		t.Errorf("repair: %+v, %v", reports, err)
@@ -147,7 +149,7 @@ func TestClientAndServerUnderstandEachOther(t *testing.T) {
 
 // TestRefusals sends what the client never would. Nothing may reach the node.
 func TestRefusals(t *testing.T) {
-	f := &fakeNode{repair: func(context.Context, node.RepairOptions) ([]node.RepairReport, error) {
+	f := &fakeNode{repair: func(context.Context, report.RepairOptions) ([]report.Repair, error) {
 		t.Error("a refused request ran a repair")
 		return nil, nil
 	}}
@@ -218,6 +220,12 @@ func TestErrorsOfTheNode(t *testing.T) {
 		{fmt.Errorf("shard 3: %w", Conflict("it is being rebuilt")), 409, CodeConflict, "shard 3: it is being rebuilt"},
 		{BadRequest("no shard 999: %w", io.ErrUnexpectedEOF), 400, CodeBadRequest, "no shard 999: unexpected EOF"},
 		{fmt.Errorf("asking n2: %w", context.DeadlineExceeded), 504, CodeTimeout, "not done in time"},
+		{fmt.Errorf("there is no shard 900: %w", syntropy.ErrInvalid), 400, CodeBadRequest, "no shard 900"},
+		{fmt.Errorf("not formed yet: %w", syntropy.ErrNotReady), 503, CodeUnavailable, "not formed yet"},
+		{fmt.Errorf("n2 is down: %w", syntropy.ErrUnavailable), 503, CodeUnavailable, "n2 is down"},
+		{fmt.Errorf("stopping: %w", syntropy.ErrClosed), 503, CodeUnavailable, "stopping"},
+		{fmt.Errorf("no answer from n2: %w (%w)", syntropy.ErrUnknownOutcome, context.DeadlineExceeded), 504, CodeTimeout, "no answer from n2"},
+		{fmt.Errorf("the disk: %w", syntropy.ErrFailed), 500, CodeInternal, "the disk"},
 	} {
 		_, c := serve(t, &fakeNode{err: tc.err})
 		_, err := c.Status(t.Context())
@@ -249,7 +257,7 @@ func TestListsAreNeverNull(t *testing.T) {
 // blockingRepair is a repair that runs until its context ends.
 func blockingRepair() (f *fakeNode, began chan struct{}, ended chan error) {
 	began, ended = make(chan struct{}), make(chan error, 1)
-	f = &fakeNode{repair: func(ctx context.Context, _ node.RepairOptions) ([]node.RepairReport, error) {
+	f = &fakeNode{repair: func(ctx context.Context, _ report.RepairOptions) ([]report.Repair, error) {
 		close(began)
 		<-ctx.Done()
 		ended <- ctx.Err()
@@ -266,7 +274,7 @@ func TestWhoDisconnectsCancelsHisRepair(t *testing.T) {
 		<-began
 		cancel()
 	}()
-	if _, err := c.Repair(ctx, node.RepairOptions{}); !errors.Is(err, context.Canceled) {
+	if _, err := c.Repair(ctx, report.RepairOptions{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("the client: %v", err)
 	}
 	if err := <-ended; !errors.Is(err, context.Canceled) {
@@ -279,7 +287,7 @@ func TestShutdownCancelsRepairsAndSaysSo(t *testing.T) {
 	s, c := serve(t, f)
 	answered := make(chan error, 1)
 	go func() {
-		_, err := c.Repair(t.Context(), node.RepairOptions{})
+		_, err := c.Repair(t.Context(), report.RepairOptions{})
 		answered <- err
 	}()
 	<-began

@@ -14,7 +14,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"syntropy/internal/node"
+	"syntropy/report"
 )
 
 // Limits of the client.
@@ -71,29 +71,29 @@ func NewClient(addr string) *Client {
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Status returns the cluster as the node sees it.
-func (c *Client) Status(ctx context.Context) (node.Status, error) {
-	return ask[node.Status](ctx, c, askTimeout, http.MethodGet, "/v1/status", nil)
+func (c *Client) Status(ctx context.Context) (report.Status, error) {
+	return ask[report.Status](ctx, c, askTimeout, http.MethodGet, "/v1/status", nil)
 }
 
 // Inspect returns every replica's version of a key.
-func (c *Client) Inspect(ctx context.Context, key []byte) (node.Inspection, error) {
+func (c *Client) Inspect(ctx context.Context, key []byte) (report.Inspection, error) {
 	q := url.Values{}
 	if utf8.Valid(key) {
 		q.Set("key", string(key))
 	} else {
 		q.Set("key_base64", base64.StdEncoding.EncodeToString(key))
 	}
-	return ask[node.Inspection](ctx, c, askTimeout, http.MethodGet, "/v1/inspect?"+q.Encode(), nil)
+	return ask[report.Inspection](ctx, c, askTimeout, http.MethodGet, "/v1/inspect?"+q.Encode(), nil)
 }
 
 // Repair runs anti-entropy and returns when it is done. When ctx ends the node
 // stops repairing.
-func (c *Client) Repair(ctx context.Context, opts node.RepairOptions) ([]node.RepairReport, error) {
+func (c *Client) Repair(ctx context.Context, opts report.RepairOptions) ([]report.Repair, error) {
 	body, err := json.Marshal(opts)
 	if err != nil {
 		return nil, err
 	}
-	return ask[[]node.RepairReport](ctx, c, 0, http.MethodPost, "/v1/repair", body)
+	return ask[[]report.Repair](ctx, c, 0, http.MethodPost, "/v1/repair", body)
 }
 
 // CancelRepair stops the repairs that run and tells how many there were.
@@ -104,12 +104,12 @@ func (c *Client) CancelRepair(ctx context.Context) (int, error) {
 
 // Roots returns the roots of all replicas. With recompute the nodes read all
 // their rows, which may take long.
-func (c *Client) Roots(ctx context.Context, recompute bool) (node.RootsReport, error) {
+func (c *Client) Roots(ctx context.Context, recompute bool) (report.Roots, error) {
 	path := "/v1/roots"
 	if recompute {
 		path += "?recompute=1"
 	}
-	return ask[node.RootsReport](ctx, c, 0, http.MethodGet, path, nil)
+	return ask[report.Roots](ctx, c, 0, http.MethodGet, path, nil)
 }
 
 // Load writes rows. After an error some of them may be written; loading the

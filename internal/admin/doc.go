@@ -5,13 +5,13 @@
 //
 //	GET  /v1/status                       the cluster as this node sees it
 //	GET  /v1/inspect?key=K                every replica's version of a key (key_base64= for any bytes)
-//	POST /v1/repair                       run anti-entropy now; the body holds node.RepairOptions
+//	POST /v1/repair                       run anti-entropy now; the body holds report.RepairOptions
 //	POST /v1/repair/cancel                stop what operators repair, here and on the connected nodes
 //	GET  /v1/roots                        the Merkle root of every replica; recompute=1 sums the rows on disk
 //	POST /v1/load                         write rows: JSON lines as package rowfile reads them
 //	GET  /healthz                         the process answers
 //
-// The answers are the types of internal/node, field for field what the commands
+// The answers are the types of package report, field for field what the commands
 // print with --json. An error is
 //
 //	{"error": "what is wrong and what to do", "code": "bad_request"}

@@ -5,8 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
-	"syntropy/internal/node"
+	"syntropy"
 )
 
 // The codes of errors. They are stable; the text beside them is not.
@@ -58,6 +59,12 @@ func newError(status int, code, format string, args ...any) *Error {
 	return &Error{Status: status, Code: code, Message: wrapped.Error(), err: errors.Unwrap(wrapped)}
 }
 
+// notNow are the conditions in which a node, or its cluster, cannot do what it may do
+// later, or another node now.
+var notNow = []error{
+	syntropy.ErrNotReady, syntropy.ErrStale, syntropy.ErrClock, syntropy.ErrUnavailable, syntropy.ErrClosed,
+}
+
 // toError chooses the answer for an error of a Node.
 func toError(err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
@@ -66,17 +73,15 @@ func toError(err error) *Error {
 		}
 		return e
 	}
-	if e, ok := errors.AsType[*node.Error](err); ok {
-		switch e.Code() {
-		case node.CodeInvalid, node.CodeNoSuchNode, node.CodeNoSuchShard:
-			return BadRequest("%w", err)
-		case node.CodeLoading, node.CodeJoining, node.CodeChecking, node.CodeStale, node.CodeClock:
-			return Unavailable("%w", err)
-		}
-	}
 	switch {
 	case errors.Is(err, errStopping):
 		return Unavailable("the node is shutting down and has cancelled this request: ask again when it is back, or ask another node")
+	case errors.Is(err, syntropy.ErrInvalid):
+		return BadRequest("%w", err)
+	case errors.Is(err, syntropy.ErrUnknownOutcome):
+		return newError(http.StatusGatewayTimeout, CodeTimeout, "%w", err)
+	case slices.ContainsFunc(notNow, func(condition error) bool { return errors.Is(err, condition) }):
+		return Unavailable("%w", err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return newError(http.StatusGatewayTimeout, CodeTimeout, "not done in time, so the outcome is unknown: %w", err)
 	case errors.Is(err, context.Canceled):

@@ -12,8 +12,8 @@ import (
 	"strconv"
 	"time"
 
-	"syntropy/internal/node"
 	"syntropy/internal/rowfile"
+	"syntropy/report"
 )
 
 // routes is the whole API.
@@ -75,7 +75,7 @@ func (s *Server) inspect(_ http.ResponseWriter, r *http.Request) (any, error) {
 }
 
 func (s *Server) repair(w http.ResponseWriter, r *http.Request) (any, error) {
-	var opts node.RepairOptions
+	var opts report.RepairOptions
 	if err := readOptions(w, r, &opts); err != nil {
 		return nil, err
 	}
@@ -106,12 +106,12 @@ func (s *Server) roots(_ http.ResponseWriter, r *http.Request) (any, error) {
 			return nil, BadRequest("recompute is %q: it is 1 or 0", q.Get("recompute"))
 		}
 	}
-	report, err := s.node.Roots(r.Context(), recompute)
-	report.Shards = list(slices.Clone(report.Shards)) // the node's slice is not ours to change
-	for i := range report.Shards {
-		report.Shards[i].Replicas = list(report.Shards[i].Replicas)
+	roots, err := s.node.Roots(r.Context(), recompute)
+	roots.Shards = list(slices.Clone(roots.Shards)) // the node's slice is not ours to change
+	for i := range roots.Shards {
+		roots.Shards[i].Replicas = list(roots.Shards[i].Replicas)
 	}
-	return report, err
+	return roots, err
 }
 
 // load reads all rows before it writes the first one: a request with a broken

@@ -11,18 +11,18 @@ import (
 	"sync"
 	"time"
 
-	"syntropy/internal/node"
+	"syntropy/report"
 )
 
 // Node is what the API needs of a node. All methods may be called concurrently;
 // they end early when the context does.
 type Node interface {
-	Status(ctx context.Context) (node.Status, error)
-	Inspect(ctx context.Context, key []byte) (node.Inspection, error)
-	Repair(ctx context.Context, opts node.RepairOptions) ([]node.RepairReport, error)
+	Status(ctx context.Context) (report.Status, error)
+	Inspect(ctx context.Context, key []byte) (report.Inspection, error)
+	Repair(ctx context.Context, opts report.RepairOptions) ([]report.Repair, error)
 	// CancelRepair stops the repairs that run and tells how many there were.
 	CancelRepair(ctx context.Context) (int, error)
-	Roots(ctx context.Context, recompute bool) (node.RootsReport, error)
+	Roots(ctx context.Context, recompute bool) (report.Roots, error)
 	// Load writes rows as a client would. After an error some of them may be
 	// written; loading the same rows again is safe.
 	Load(ctx context.Context, rows []Row) error

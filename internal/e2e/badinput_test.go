@@ -91,7 +91,7 @@ func TestServeRefuses(t *testing.T) {
 		{"shards", 2, []string{"--shards", "3"}, []string{"shards is 3", "power of two"}},
 		{"grace", 2, []string{"--gc-grace", "1m"}, []string{"gc_grace 1m0s must exceed", "raise gc_grace or lower hint_window"}},
 		{"duration", 2, []string{"--settle", "soon"}, []string{"--settle", "soon"}},
-		{"expect", 2, []string{"--bootstrap-expect", "5"}, []string{"--bootstrap-expect 5", "--replicas 3"}},
+		{"expect", 2, []string{"--bootstrap-expect", "65"}, []string{"--bootstrap-expect", "65", "0 to 64"}},
 		{"sync", 2, []string{"--sync", "sometimes"}, []string{"--sync", "sometimes", "always"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -212,7 +212,7 @@ func TestNewcomers(t *testing.T) {
 		if status != 1 {
 			t.Errorf("exit status %d", status)
 		}
-		wantWords(t, stderr, "refuses this node", "member set is fixed", s.peer+" is not in it", servers[2].peer)
+		wantWords(t, stderr, "refuses this node", s.peer+" is not in it", servers[2].peer, "start it with --join and without --bootstrap-expect")
 	})
 	t.Run("other settings", func(t *testing.T) {
 		s := lone(t, "--bootstrap-expect", "3", "--join", servers[0].peer, "--shards", "8")
@@ -222,14 +222,6 @@ func TestNewcomers(t *testing.T) {
 		}
 		wantWords(t, stderr, "refuses this node")
 	})
-	t.Run("join without expect", func(t *testing.T) {
-		s := lone(t, "--join", servers[0].peer)
-		_, status, stderr := syntropy(t, nil, s.args()...)
-		if status != 1 {
-			t.Errorf("exit status %d", status)
-		}
-		wantWords(t, stderr, "refuses this node", "member set is fixed")
-	})
 	t.Run("an empty directory at a member's address", func(t *testing.T) {
 		s := lone(t, servers[1].flags...)
 		s.peer = servers[1].peer
@@ -237,6 +229,56 @@ func TestNewcomers(t *testing.T) {
 	})
 	for _, s := range servers {
 		s.ready(3)
+	}
+	t.Run("join without expect", func(t *testing.T) { // the way in
+		s := lone(t, "--join", servers[0].peer)
+		s.start()
+		s.ready(4)
+		if err := s.redis().Set(t.Context(), "k", "v", 0).Err(); err != nil {
+			t.Error(err)
+		}
+		if got, err := servers[2].redis().Get(t.Context(), "k").Result(); err != nil || got != "v" {
+			t.Errorf("%q, %v", got, err)
+		}
+		if status := s.end(sigTerm); status != 0 {
+			t.Errorf("exit status %d", status)
+		}
+		s.start()
+		s.ready(4)
+	})
+}
+
+// TestInit: a cluster made by hand. Its members come one after the other, on empty
+// directories, and each serves when it has come.
+func TestInit(t *testing.T) {
+	servers := newServers(t, 3)
+	args := []string{"init", "--data-dir", servers[0].dir, "--peer-listen", servers[0].peer, "--shards", "16"}
+	for _, s := range servers[1:] {
+		args = append(args, "--member", s.peer)
+	}
+	if out, status, stderr := syntropy(t, nil, args...); status != 0 {
+		t.Fatalf("status %d: %s%s", status, out, stderr)
+	}
+	if _, status, stderr := syntropy(t, nil, args...); status == 0 {
+		t.Error("a second init in the same directory is not refused")
+	} else {
+		wantWords(t, stderr, "holds cluster", "already")
+	}
+	for i, s := range servers {
+		s.flags = []string{"--cache-mib", "8", "--join", servers[0].peer, "--settle", "10s"}
+		s.start()
+		s.ready(i + 1)
+	}
+	for i, s := range servers {
+		key := fmt.Sprint("k", i)
+		if err := s.redis().Set(t.Context(), key, "v", 0).Err(); err != nil {
+			t.Error(err)
+		}
+		for _, o := range servers {
+			if got, err := o.redis().Get(t.Context(), key).Result(); err != nil || got != "v" {
+				t.Errorf("%q, %v", got, err)
+			}
+		}
 	}
 }
 

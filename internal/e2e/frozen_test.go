@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"syntropy/internal/node"
+	"syntropy/report"
 )
 
 // TestFrozen (I2): a process that was frozen for longer than gc_grace, as a
@@ -40,7 +40,7 @@ func TestFrozen(t *testing.T) {
 			served++
 		}
 		st, err := frozen.status()
-		return err == nil && st.Nodes[2].State == node.StateStale
+		return err == nil && st.Nodes[2].State == report.StateStale
 	})
 	t.Logf("out of service %v after it thawed; it served the deleted key %d times until then", time.Since(began), served)
 	err := client.Get(ctx, "k").Err()

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,7 +18,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"syntropy/internal/node"
+	"syntropy/internal/fleet"
+	"syntropy/report"
 )
 
 // binary is the program under test, built once.
@@ -93,35 +93,20 @@ type server struct {
 }
 
 // freeAddrs returns loopback addresses that nobody listens on, in the order of
-// their ports.
-func freeAddrs(t *testing.T, n int) []string {
+// their ports, which decides who is n1. They are from below the range of outgoing
+// connections, of which one could sit on a node's port while the node is away.
+func freeAddrs(t *testing.T, n int) (addrs []string) {
 	t.Helper()
-	var ports []int
-	var held []net.Listener
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		held = append(held, l)
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	ports, err := fleet.FreePorts((n + 2) / 3)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, l := range held {
-		l.Close()
-	}
-	// The order of the peer ports decides who is n1.
-	for i := range ports {
-		for j := i + 1; j < len(ports); j++ {
-			if ports[j] < ports[i] {
-				ports[i], ports[j] = ports[j], ports[i]
-			}
+	for _, use := range []func(fleet.Ports) string{fleet.Ports.ClientAddr, fleet.Ports.PeerAddr, fleet.Ports.AdminAddr} {
+		for _, p := range ports {
+			addrs = append(addrs, use(p))
 		}
 	}
-	addrs := make([]string, n)
-	for i, p := range ports {
-		addrs[i] = "127.0.0.1:" + strconv.Itoa(p)
-	}
-	return addrs
+	return addrs[:n]
 }
 
 // newServers prepares a cluster of n processes and starts none.
@@ -197,7 +182,7 @@ func (s *server) end(sig os.Signal) int {
 	return s.cmd.ProcessState.ExitCode()
 }
 
-func (s *server) status() (st node.Status, err error) {
+func (s *server) status() (st report.Status, err error) {
 	out, _, errs := syntropy(s.t, nil, "status", "--admin", s.admin, "--json")
 	if err := json.Unmarshal([]byte(out), &st); err != nil {
 		return st, errors.New(errs)
@@ -217,7 +202,7 @@ func (s *server) ready(up int) {
 		st, err := s.status()
 		live := 0
 		for _, n := range st.Nodes {
-			if n.Up && n.State == node.StateLive {
+			if n.Up && n.State == report.StateLive {
 				live++
 			}
 		}
@@ -252,7 +237,7 @@ func syntropy(t *testing.T, stdin []byte, args ...string) (stdout string, status
 }
 
 // roots compares all replicas, recomputed from their rows.
-func (s *server) roots() (report node.RootsReport) {
+func (s *server) roots() (report report.Roots) {
 	s.t.Helper()
 	out, _, errs := syntropy(s.t, nil, "roots", "--recompute", "--json", "--admin", s.admin)
 	if err := json.Unmarshal([]byte(out), &report); err != nil {
@@ -282,7 +267,7 @@ func (s *server) treesAreExact(nodes int) {
 }
 
 // repair runs a repair that must succeed.
-func (s *server) repair() (reports []node.RepairReport) {
+func (s *server) repair() (reports []report.Repair) {
 	s.t.Helper()
 	out, status, errs := syntropy(s.t, nil, "repair", "--json", "--admin", s.admin)
 	if err := json.Unmarshal([]byte(out), &reports); err != nil || status != 0 {

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"syntropy/internal/admin"
-	"syntropy/internal/node"
+	"syntropy/report"
 )
 
 const host = "127.0.0.1"
@@ -40,6 +40,8 @@ type Options struct {
 	// Args are flags of serve for every node, beside those of addresses, data
 	// directory and cluster size.
 	Args []string
+	// NodeArgs returns further flags of one node, by its index; nil: none.
+	NodeArgs func(i int) []string
 	// Program is the executable; empty means this one.
 	Program string
 }
@@ -82,13 +84,16 @@ func New(opts Options) (*Fleet, error) {
 			Admin: admin.NewClient(p.AdminAddr()), program: program, spawn: f.spawn,
 		}
 		n.args = []string{"serve", "--data-dir", n.DataDir, "--listen", p.ClientAddr(), "--peer-listen", p.PeerAddr(),
-			"--admin-listen", p.AdminAddr(), "--replicas", size, "--bootstrap-expect", size}
+			"--admin-listen", p.AdminAddr(), "--bootstrap-expect", size}
 		for j, other := range opts.Ports {
 			if j != i {
 				n.args = append(n.args, "--join", other.PeerAddr())
 			}
 		}
 		n.args = append(n.args, opts.Args...)
+		if opts.NodeArgs != nil {
+			n.args = append(n.args, opts.NodeArgs(i)...)
+		}
 		// One log per fleet: it begins with the command of this one, and what
 		// an earlier fleet wrote does not pile up.
 		if err := os.Rename(n.LogFile, n.LogFile+".old"); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -113,12 +118,12 @@ func (f *Fleet) Start() error {
 // WaitLive waits until every node serves and knows that all others do. It fails
 // at once when one of them ends.
 func (f *Fleet) WaitLive(ctx context.Context) error {
-	return f.wait(ctx, f.Nodes, func(asked *Node, st node.Status) string {
+	return f.wait(ctx, f.Nodes, func(asked *Node, st report.Status) string {
 		if len(st.Nodes) != len(f.Nodes) {
 			return fmt.Sprintf("%s is in a cluster of %d nodes, not of %d", asked.Name, len(st.Nodes), len(f.Nodes))
 		}
 		for _, ns := range st.Nodes {
-			if ns.State != node.StateLive {
+			if ns.State != report.StateLive {
 				return fmt.Sprintf("%s says that %v is %s: %s", asked.Name, ns.Node, ns.State, ns.Reason)
 			}
 		}
@@ -129,9 +134,9 @@ func (f *Fleet) WaitLive(ctx context.Context) error {
 // WaitDown waits until all other nodes have noticed that one is gone.
 func (f *Fleet) WaitDown(ctx context.Context, gone *Node) error {
 	others := slices.DeleteFunc(slices.Clone(f.Nodes), func(n *Node) bool { return n == gone })
-	return f.wait(ctx, others, func(asked *Node, st node.Status) string {
+	return f.wait(ctx, others, func(asked *Node, st report.Status) string {
 		for _, ns := range st.Nodes {
-			if ns.Peer == gone.PeerAddr() && ns.State != node.StateDown {
+			if ns.Peer == gone.PeerAddr() && ns.State != report.StateDown {
 				return fmt.Sprintf("%s still takes %s for %s", asked.Name, gone.Name, ns.State)
 			}
 		}
@@ -140,7 +145,7 @@ func (f *Fleet) WaitDown(ctx context.Context, gone *Node) error {
 }
 
 // wait asks nodes for their status until wrong finds nothing wrong with any.
-func (f *Fleet) wait(ctx context.Context, nodes []*Node, wrong func(*Node, node.Status) string) error {
+func (f *Fleet) wait(ctx context.Context, nodes []*Node, wrong func(*Node, report.Status) string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, liveTimeout, errLate)
 	defer cancel()
 	again := time.NewTicker(pollEvery)
@@ -172,7 +177,7 @@ func (f *Fleet) wait(ctx context.Context, nodes []*Node, wrong func(*Node, node.
 
 var errLate = errors.New("late")
 
-func ask(ctx context.Context, n *Node, wrong func(*Node, node.Status) string) string {
+func ask(ctx context.Context, n *Node, wrong func(*Node, report.Status) string) string {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 	st, err := n.Admin.Status(ctx)

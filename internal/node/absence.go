@@ -39,18 +39,24 @@ type peerAbsence struct {
 }
 
 func newAbsence(stored []byte, gcGrace time.Duration, members []hlc.NodeID) (*absence, error) {
-	a := &absence{gcGrace: gcGrace, members: len(members) + 1, Peers: make(map[hlc.NodeID]*peerAbsence)}
+	a := &absence{gcGrace: gcGrace, Peers: make(map[hlc.NodeID]*peerAbsence)}
 	if len(stored) > 0 {
 		if err := json.Unmarshal(stored, a); err != nil {
 			return nil, fmt.Errorf("the stored record of absences is malformed: %w", err)
 		}
 	}
+	a.setMembers(members)
+	return a, nil
+}
+
+// setMembers takes note of all other members; members are only ever added.
+func (a *absence) setMembers(members []hlc.NodeID) {
+	a.members = len(members) + 1
 	for _, id := range members {
 		if a.Peers[id] == nil {
 			a.Peers[id] = new(peerAbsence)
 		}
 	}
-	return a, nil
 }
 
 func (a *absence) encode() []byte {

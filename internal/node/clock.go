@@ -42,8 +42,8 @@ func openClock(store *storage.Store, bound time.Duration, wall func() time.Time)
 	return &clock{wall: wall, store: store, hlc: hlc.New(floor, bound, bound/2)}, nil
 }
 
-// next issues a stamp.
-func (c *clock) next() (hlc.Stamp, error) {
+// Next issues a stamp. It implements coordinator.Clock.
+func (c *clock) Next() (hlc.Stamp, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.wall()
@@ -85,8 +85,8 @@ func (c *clock) persist(ceiling hlc.Stamp) error {
 	return c.store.PutMeta(metaClock, binary.BigEndian.AppendUint64(nil, uint64(ceiling)))
 }
 
-// observe takes note of another node's stamp, or refuses it.
-func (c *clock) observe(s hlc.Stamp) error {
+// Observe takes note of another node's stamp, or refuses it.
+func (c *clock) Observe(s hlc.Stamp) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.hlc.Observe(s, c.wall())

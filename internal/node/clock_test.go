@@ -40,7 +40,7 @@ func openTestClock(t *testing.T, s *storage.Store, w *testWall) *clock {
 
 func mustNext(t *testing.T, c *clock) hlc.Stamp {
 	t.Helper()
-	s, err := c.next()
+	s, err := c.Next()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestClockSetBack(t *testing.T) {
 	last := mustNext(t, openTestClock(t, s, w))
 	w.add(-time.Minute)
 	c := openTestClock(t, s, w)
-	_, err := c.next()
+	_, err := c.Next()
 	wantCode(t, err, CodeClock, "set the clock right")
 	w.add(time.Minute)
 	if stamp := mustNext(t, c); stamp <= last {
@@ -99,13 +99,13 @@ func TestClockObserve(t *testing.T) {
 	s, w := memStore(t, 1), &testWall{t: noon}
 	c := openTestClock(t, s, w)
 	seen := hlc.FromTime(noon.Add(400 * time.Millisecond))
-	if err := c.observe(seen); err != nil {
+	if err := c.Observe(seen); err != nil {
 		t.Fatal(err)
 	}
 	if stamp := mustNext(t, c); stamp <= seen {
 		t.Fatalf("stamp %v after seeing %v", stamp, seen)
 	}
-	if err := c.observe(hlc.FromTime(noon.Add(time.Second))); err == nil {
+	if err := c.Observe(hlc.FromTime(noon.Add(time.Second))); err == nil {
 		t.Fatal("a stamp from beyond the bound was believed")
 	}
 }
@@ -125,7 +125,7 @@ func TestClockConcurrent(t *testing.T) {
 	for i := range callers {
 		wg.Go(func() {
 			for range each {
-				if stamp, err := c.next(); err == nil {
+				if stamp, err := c.Next(); err == nil {
 					stamps[i] = append(stamps[i], stamp)
 				} else if code := err.(*Error).Code(); code != CodeClock {
 					t.Error(err) // on a busy machine the wall may be read late

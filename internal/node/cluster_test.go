@@ -9,6 +9,7 @@ import (
 
 	"syntropy/hlc"
 	"syntropy/lww"
+	"syntropy/report"
 )
 
 // TestFormation: three empty nodes become one cluster, with the ids in the order
@@ -27,7 +28,7 @@ func TestFormation(t *testing.T) {
 		if id == "" {
 			id = st.Cluster
 		}
-		if st.Cluster != id || len(st.Nodes) != 3 || len(st.Pairs) != 2 {
+		if st.Cluster != id || len(st.Nodes) != 3 || len(st.Pairs) != 3 {
 			t.Errorf("%s: %+v", m.name, st)
 		}
 		for _, ns := range st.Nodes {
@@ -48,7 +49,7 @@ func TestAlone(t *testing.T) {
 	if got := n1.get(key("k", 3)); got != "k of n1 3" {
 		t.Fatalf("read %q", got)
 	}
-	if reports := n1.repair(RepairOptions{}); len(reports) != 0 {
+	if reports := n1.repair(report.RepairOptions{}); len(reports) != 0 {
 		t.Fatalf("repair of nobody: %+v", reports)
 	}
 	n1.stop()
@@ -63,10 +64,10 @@ func TestBeforeFormation(t *testing.T) {
 	c := newCluster(t, 3, testSettings())
 	m := c.nodes[0]
 	m.start()
-	_, _, err := m.Get(t.Context(), []byte("k"))
+	_, _, err := m.read(t.Context(), []byte("k"))
 	wantCode(t, err, CodeLoading, "waits for the others")
-	wantCode(t, m.Write(t.Context(), []Op{{Key: []byte("k")}}), CodeLoading)
-	_, err = m.Repair(t.Context(), RepairOptions{})
+	wantCode(t, m.write(t.Context(), []Op{{Key: []byte("k")}}), CodeLoading)
+	_, err = m.Repair(t.Context(), report.RepairOptions{})
 	wantCode(t, err, CodeLoading)
 	_, err = m.Status(t.Context())
 	wantCode(t, err, CodeLoading)
@@ -119,7 +120,7 @@ func TestInspect(t *testing.T) {
 	}
 	c.nodes[0].stop()
 	r := c.nodes[2].replicaOf()
-	eventually(t, "n3 has noticed", func() bool { return !r.peers[1].usable() })
+	eventually(t, "n3 has noticed", func() bool { return !r.peer(1).usable() })
 	if in, err = c.nodes[2].Inspect(t.Context(), []byte("k")); err != nil || in.Replicas[0].State != StateDown || in.Replicas[0].Error == "" {
 		t.Fatalf("%+v, %v", in, err)
 	}
@@ -142,7 +143,7 @@ func TestRepairBringsWhatWasMissed(t *testing.T) {
 	n1.put("live", 0, 3) // it gets these by itself
 	c.settled()
 
-	for _, rep := range n1.repair(RepairOptions{}) {
+	for _, rep := range n1.repair(report.RepairOptions{}) {
 		want := 0
 		if rep.Initiator == 1 && rep.Partner == 3 {
 			want = 37
@@ -158,7 +159,7 @@ func TestRepairBringsWhatWasMissed(t *testing.T) {
 	if got := n3.get(key("k", 12)); got != "k of n2 12" {
 		t.Errorf("n3 has %q", got)
 	}
-	for _, rep := range n2.repair(RepairOptions{}) {
+	for _, rep := range n2.repair(report.RepairOptions{}) {
 		if rep.Rounds != 1 || rep.KeysDiverged != 0 || rep.ShardsEqual != rep.Shards || rep.BytesSent > 200 || rep.BytesReceived > 200 {
 			t.Errorf("second: %+v", rep)
 		}
@@ -183,7 +184,7 @@ func TestRepairBothWays(t *testing.T) {
 	tombstone.Tombstone = true
 	n1.inject(entry("one", "1", time.Hour), entry("both", "old", 2*time.Hour), entry("gone", "alive", 2*time.Hour))
 	n2.inject(entry("two", "2", time.Hour), entry("both", "new", time.Hour), tombstone)
-	rep := n1.repair(RepairOptions{})[0]
+	rep := n1.repair(report.RepairOptions{})[0]
 	if rep.KeysDiverged != 4 || rep.KeysPushed != 1 || rep.KeysPulled != 3 {
 		t.Errorf("%+v", rep)
 	}
@@ -209,7 +210,7 @@ func TestRepairKeepsExpiry(t *testing.T) {
 	past.ExpiryStamp, past.ExpiryNode, past.Expires = past.Stamp, 7, time.Now().Add(-time.Minute).UnixMilli()
 	n1.inject(plain, past)
 	n2.inject(touched)
-	n1.repair(RepairOptions{})
+	n1.repair(report.RepairOptions{})
 	for _, m := range c.nodes {
 		e, found, err := m.replicaOf().store.Get([]byte("k"))
 		if err != nil || !found || e.Version != touched.Version {
@@ -234,7 +235,7 @@ func TestDryRun(t *testing.T) {
 	n1.inject(entry("mine", "1", time.Hour), entry("stale", "old", 2*time.Hour))
 	n2.inject(entry("stale", "newer", time.Hour), entry("theirs", "22", time.Hour))
 	before := c.rootsText()
-	rep := n1.repair(RepairOptions{DryRun: true, Node: 2})[0]
+	rep := n1.repair(report.RepairOptions{DryRun: true, Node: 2})[0]
 	if after := c.rootsText(); after != before {
 		t.Errorf("a dry run changed something:\n%s\n%s", before, after)
 	}
@@ -243,7 +244,7 @@ func TestDryRun(t *testing.T) {
 	}
 	var got []string
 	for _, d := range rep.Differences {
-		side := func(v *SideVersion) string {
+		side := func(v *report.SideVersion) string {
 			if v == nil {
 				return "none"
 			}
@@ -281,7 +282,7 @@ func TestExplain(t *testing.T) {
 			n1.inject(entry("key5", "new", time.Hour))
 		}
 	}
-	rep := n1.repair(RepairOptions{Explain: true})[0]
+	rep := n1.repair(report.RepairOptions{Explain: true})[0]
 	if len(rep.Differences) != 1 || rep.KeysPushed != 1 || rep.Truncated != 0 {
 		t.Fatalf("%+v", rep)
 	}
@@ -321,7 +322,7 @@ func TestRepairLimits(t *testing.T) {
 	in := n1.replicaOf().store.Snapshot()
 	want := int(in.Root(shard).Count)
 	in.Close()
-	reports := n1.repair(RepairOptions{Shard: &shard, Node: 2})
+	reports := n1.repair(report.RepairOptions{Shard: &shard, Node: 2})
 	if len(reports) != 2 || reports[0].Partner != 2 || reports[1].Initiator != 2 || reports[1].Partner != 3 {
 		t.Fatalf("pairs: %+v", reports)
 	}
@@ -334,12 +335,12 @@ func TestRepairLimits(t *testing.T) {
 		}
 	}
 	for _, bad := range []int{-1, 8} {
-		_, err := n1.Repair(t.Context(), RepairOptions{Shard: &bad})
+		_, err := n1.Repair(t.Context(), report.RepairOptions{Shard: &bad})
 		wantCode(t, err, CodeNoSuchShard, "0 to 7")
 	}
-	_, err := n1.Repair(t.Context(), RepairOptions{Node: 9})
+	_, err := n1.Repair(t.Context(), report.RepairOptions{Node: 9})
 	wantCode(t, err, CodeNoSuchNode, "n9", "n1", "n3")
-	if reports := n1.repair(RepairOptions{Node: 1}); len(reports) != 2 {
+	if reports := n1.repair(report.RepairOptions{Node: 1}); len(reports) != 2 {
 		t.Errorf("own pairs: %+v", reports)
 	}
 	c.equalAfter(n1)
@@ -348,9 +349,9 @@ func TestRepairLimits(t *testing.T) {
 // equalAfter repairs from a node and checks I3: equal, and then nothing to do.
 func (c *cluster) equalAfter(m *member) {
 	c.t.Helper()
-	m.repair(RepairOptions{})
+	m.repair(report.RepairOptions{})
 	c.equal()
-	for _, rep := range m.repair(RepairOptions{}) {
+	for _, rep := range m.repair(report.RepairOptions{}) {
 		if rep.KeysDiverged+rep.KeysPulled+rep.KeysPushed != 0 || rep.Rounds != 1 {
 			c.t.Fatalf("equal replicas were repaired: %+v", rep)
 		}
@@ -366,7 +367,7 @@ func TestLastWriteOfABatchWins(t *testing.T) {
 	c.connected()
 	for i := range 10 {
 		k := key("twice", i)
-		err := n1.Write(t.Context(), []Op{
+		err := n1.write(t.Context(), []Op{
 			{Key: k, Value: bytes.Repeat([]byte("A"), maxApplyBytes)},
 			{Key: key("between", i), Value: []byte("v")},
 			{Key: k, Value: bytes.Repeat([]byte("B"), maxApplyBytes)},
@@ -390,19 +391,19 @@ func TestRootsWithANodeDown(t *testing.T) {
 	c.connected()
 	n2.stop()
 	eventually(t, "n1 notices", func() bool { return len(n1.replicaOf().usablePeers()) == 0 })
-	report, err := n1.Roots(t.Context(), false)
+	roots, err := n1.Roots(t.Context(), false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if report.Equal || len(report.Errors) != 1 {
-		t.Errorf("equal %v, errors %q", report.Equal, report.Errors)
+	if roots.Equal || len(roots.Errors) != 1 {
+		t.Errorf("equal %v, errors %q", roots.Equal, roots.Errors)
 	}
-	for _, s := range report.Shards {
+	for _, s := range roots.Shards {
 		if len(s.Replicas) != 2 || s.Replicas[1].Node != 2 || s.Replicas[1].State != StateDown || s.Replicas[1].Root != "" {
 			t.Fatalf("%+v", s)
 		}
 	}
-	reports, err := n1.Repair(t.Context(), RepairOptions{})
+	reports, err := n1.Repair(t.Context(), report.RepairOptions{})
 	if err != nil || len(reports) != 1 || reports[0].Rounds != 0 || !strings.Contains(reports[0].Error, "not connected") {
 		t.Errorf("%+v, %v", reports, err)
 	}
@@ -430,11 +431,11 @@ func TestMissedWrites(t *testing.T) {
 	n2.start()
 	c.connected()
 	c.settled()
-	n1.repair(RepairOptions{DryRun: true})
+	n1.repair(report.RepairOptions{DryRun: true})
 	if got := missed(); got != 3 {
 		t.Errorf("after a dry run: %d", got)
 	}
-	n1.repair(RepairOptions{})
+	n1.repair(report.RepairOptions{})
 	if got := missed(); got != 0 {
 		t.Errorf("after a repair: %d", got)
 	}

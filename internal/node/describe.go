@@ -1,29 +1,28 @@
 package node
 
-import "syntropy/antientropy"
+import (
+	"syntropy/antientropy"
+	"syntropy/report"
+)
 
-// MaxListed bounds the differences, and the steps of a descent, that a report
-// lists; the rest is counted.
-const MaxListed = 10_000
-
-func (rep *RepairReport) addDifference(d antientropy.Difference) {
-	if len(rep.Differences) >= MaxListed {
+func addDifference(rep *report.Repair, d antientropy.Difference) {
+	if len(rep.Differences) >= report.MaxListed {
 		rep.Truncated++
 		return
 	}
-	out := Difference{
+	out := report.Difference{
 		Shard: d.Shard, Token: d.Token.String(), Initiator: sideVersion(d.Initiator), Partner: sideVersion(d.Partner),
 		Action: d.Action.String(), Reason: d.Reason,
 	}
-	out.Key, out.KeyBase64 = JSONKey(d.Key)
+	out.Key, out.KeyBase64 = report.JSONKey(d.Key)
 	rep.Differences = append(rep.Differences, out)
 }
 
-func sideVersion(s *antientropy.Side) *SideVersion {
+func sideVersion(s *antientropy.Side) *report.SideVersion {
 	if s == nil {
 		return nil
 	}
-	v := &SideVersion{
+	v := &report.SideVersion{
 		Timestamp: uint64(s.Stamp), Time: s.Stamp.String(), Writer: s.Node.String(),
 		Tombstone: s.Tombstone, ValueBytes: s.ValueBytes,
 	}
@@ -33,8 +32,8 @@ func sideVersion(s *antientropy.Side) *SideVersion {
 	return v
 }
 
-func (rep *RepairReport) addStep(c antientropy.Comparison) {
-	if len(rep.Descent) >= MaxListed {
+func addStep(rep *report.Repair, c antientropy.Comparison) {
+	if len(rep.Descent) >= report.MaxListed {
 		rep.Truncated++
 		return
 	}
@@ -42,7 +41,7 @@ func (rep *RepairReport) addStep(c antientropy.Comparison) {
 	if c.Then == antientropy.Skip {
 		outcome = "match"
 	}
-	rep.Descent = append(rep.Descent, DescentStep{
+	rep.Descent = append(rep.Descent, report.DescentStep{
 		Shard: c.Shard, Level: int(c.Node.Level), Node: c.Node.String(),
 		Initiator: c.Initiator.Sum.String(), InitiatorEntries: c.Initiator.Count,
 		Partner: c.Partner.Sum.String(), PartnerEntries: c.Partner.Count,

@@ -7,20 +7,26 @@ import (
 	"time"
 
 	"syntropy/hlc"
+	"syntropy/report"
 )
 
-// fill brings a node that started empty level with every other member, and then
-// lets it serve. Each of them may hold something that no other does.
+// fill brings a node that started empty level with every member that holds a shard
+// that it holds too, and then lets it serve. Each of them may hold something that no other does.
 func (r *replica) fill(ctx context.Context) {
 	retry := time.NewTicker(time.Second)
 	defer retry.Stop()
-	missing := r.others()
+	missing := r.layout().partners()
+	// A member that has never had a disk holds nothing that this node could lack.
+	missing = slices.DeleteFunc(missing, func(id hlc.NodeID) bool {
+		m, _ := r.layout().table.Member(id)
+		return m.Founder == ""
+	})
 	for {
 		missing = slices.DeleteFunc(missing, func(id hlc.NodeID) bool {
-			var report RepairReport
-			run := r.runSession(ctx, id, nil, RepairOptions{}, r.clock.now(), &report)
+			var outcome report.Repair
+			run := r.runSession(ctx, id, nil, report.RepairOptions{}, r.clock.now(), &outcome)
 			if run.err == nil {
-				r.log.Info("filled from a member", "member", id.String(), "entries", report.KeysPulled, "bytes", report.BytesReceived)
+				r.log.Info("filled from a member", "member", id.String(), "entries", outcome.KeysPulled, "bytes", outcome.BytesReceived)
 			}
 			return run.err == nil
 		})
@@ -45,6 +51,7 @@ func (r *replica) fill(ctx context.Context) {
 		return
 	}
 	r.log.Info("this node is filled and serves reads")
+	r.node.opts.Events.stateChanged(r.state, "")
 }
 
 func (r *replica) setReason(reason string) {

@@ -14,9 +14,11 @@ import (
 	"testing"
 	"time"
 
+	"syntropy/coordinator"
 	"syntropy/hlc"
 	"syntropy/internal/topology"
 	"syntropy/lww"
+	"syntropy/report"
 	"syntropy/storage"
 	"syntropy/storage/memstore"
 )
@@ -67,6 +69,25 @@ func memStore(t *testing.T, shards int) *storage.Store {
 	return s
 }
 
+// layoutOf is a layout in which some members hold all shards, without links
+// between them.
+func layoutOf(self hlc.NodeID, shards int, members ...hlc.NodeID) *layout {
+	t := &topology.Table{Version: 1, Shards: make([][]hlc.NodeID, shards)}
+	l := &layout{table: t, peers: make(map[hlc.NodeID]*peer), order: t.Shards, shared: make(map[hlc.NodeID][]int), held: shards}
+	for _, id := range members {
+		t.Members = append(t.Members, topology.Member{ID: id, Addr: id.String()})
+	}
+	for shard := range t.Shards {
+		t.Shards[shard] = members
+	}
+	for _, id := range members {
+		if id != self {
+			l.shared[id] = t.Shared(self, id)
+		}
+	}
+	return l
+}
+
 // logBuffer keeps what a node logs, for the message of a failed test.
 type logBuffer struct {
 	mu  sync.Mutex
@@ -95,6 +116,7 @@ type member struct {
 	offset time.Duration
 	expect int
 	join   []string
+	zone   string
 	log    logBuffer
 }
 
@@ -103,6 +125,13 @@ type cluster struct {
 	t        *testing.T
 	settings topology.Settings
 	nodes    []*member
+
+	// The lines of defence, all off but an operator's repair unless a test says
+	// otherwise.
+	hints, readRepair bool
+	interval          time.Duration
+	events            Events
+	hintBytes         int64
 }
 
 // newCluster picks addresses and directories and starts nothing. When the test
@@ -146,6 +175,19 @@ func newCluster(t *testing.T, n int, settings topology.Settings) *cluster {
 	return c
 }
 
+// grow adds a node that is to join by an address of its own.
+func (c *cluster) grow() *member {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	l.Close()
+	name := fmt.Sprintf("n%d", len(c.nodes)+1)
+	m := &member{c: c, name: name, addr: l.Addr().String(), dir: filepath.Join(c.t.TempDir(), name), join: []string{c.nodes[0].addr}}
+	c.nodes = append(c.nodes, m)
+	return m
+}
+
 // sortAddrs puts addresses into the order of the members' ids.
 func sortAddrs(t *testing.T, addrs []string) []string {
 	r, err := topology.NewRecord(topology.DefaultSettings(), addrs, neverRandom{}, time.Now())
@@ -177,7 +219,8 @@ func startCluster(t *testing.T, n int, settings topology.Settings) *cluster {
 func (m *member) options() Options {
 	return Options{
 		DataDir: m.dir, PeerAddr: m.addr, Join: m.join, BootstrapExpect: m.expect, Settings: m.c.settings,
-		ClockOffset: m.offset, CacheBytes: 1 << 20,
+		ClockOffset: m.offset, CacheBytes: 1 << 20, NoHints: !m.c.hints, NoReadRepair: !m.c.readRepair,
+		RepairInterval: m.c.interval, Zone: m.zone, Events: m.c.events, HintBytesMax: m.c.hintBytes,
 		Logger: slog.New(slog.NewTextHandler(&m.log, &slog.HandlerOptions{Level: slog.LevelInfo})),
 	}
 }
@@ -238,7 +281,9 @@ func (c *cluster) connected() {
 			if other.Node == nil || other == m {
 				continue
 			}
-			p := r.peers[other.replicaOf().self]
+			id := other.replicaOf().self
+			eventually(c.t, m.name+" knows "+other.name, func() bool { return r.peer(id) != nil })
+			p := r.peer(id)
 			eventually(c.t, fmt.Sprintf("%s reaches %s (%s)", m.name, other.name, p.whyNot()), p.usable)
 		}
 	}
@@ -251,6 +296,58 @@ func (m *member) state(want string) {
 	eventually(m.c.t, m.name+" is "+want, func() bool { return r.currentState() == want })
 }
 
+// Op is one write of a client, as tests put it.
+type Op struct {
+	Key    []byte
+	Value  []byte
+	Delete bool
+}
+
+func mutations(ops []Op) []coordinator.Mutation {
+	ms := make([]coordinator.Mutation, len(ops))
+	for i, op := range ops {
+		ms[i] = coordinator.Mutation{Kind: coordinator.Put, Key: op.Key, Value: op.Value}
+		if op.Delete {
+			ms[i].Kind = coordinator.Delete
+		}
+	}
+	return ms
+}
+
+// write writes at level ONE, and returns when every replica that is up has
+// answered.
+func (m *member) write(ctx context.Context, ops []Op) error {
+	err := m.Write(ctx, coordinator.One, mutations(ops))
+	m.quiet()
+	return err
+}
+
+// quiet waits until none of the node's writes is on its way.
+func (m *member) quiet() {
+	m.c.t.Helper()
+	if r, err := m.running(); err == nil {
+		eventually(m.c.t, "the writes of "+m.name+" have been answered", func() bool { return r.counters.delivering.Load() == 0 })
+	}
+}
+
+// read reads at level ONE.
+func (m *member) read(ctx context.Context, key []byte) (value []byte, found bool, err error) {
+	got, err := m.Read(ctx, coordinator.One, [][]byte{key})
+	if err != nil || !got[0].OK || !got[0].Entry.Live(m.wall()) {
+		return nil, false, err
+	}
+	return got[0].Entry.Value, true, nil
+}
+
+// scan is a page of the node's own replica.
+func (n *Node) scan(ctx context.Context, cursor uint64, count int) (next uint64, keys [][]byte, err error) {
+	next, entries, err := n.Scan(ctx, coordinator.One, cursor, count, false)
+	for _, e := range entries {
+		keys = append(keys, e.Key)
+	}
+	return next, keys, err
+}
+
 // put writes keys with the prefix, numbered from to to-1, in one batch.
 func (m *member) put(prefix string, from, to int) {
 	m.c.t.Helper()
@@ -258,7 +355,7 @@ func (m *member) put(prefix string, from, to int) {
 	for i := from; i < to; i++ {
 		ops = append(ops, Op{Key: key(prefix, i), Value: fmt.Appendf(nil, "%s of %s %d", prefix, m.name, i)})
 	}
-	if err := m.Write(m.c.t.Context(), ops); err != nil {
+	if err := m.write(m.c.t.Context(), ops); err != nil {
 		m.c.t.Fatal(err)
 	}
 }
@@ -269,7 +366,7 @@ func (m *member) del(prefix string, from, to int) {
 	for i := from; i < to; i++ {
 		ops = append(ops, Op{Key: key(prefix, i), Delete: true})
 	}
-	if err := m.Write(m.c.t.Context(), ops); err != nil {
+	if err := m.write(m.c.t.Context(), ops); err != nil {
 		m.c.t.Fatal(err)
 	}
 }
@@ -279,7 +376,7 @@ func key(prefix string, i int) []byte { return fmt.Appendf(nil, "%s%04d", prefix
 // get returns the value that the node reads, "-" for none.
 func (m *member) get(key []byte) string {
 	m.c.t.Helper()
-	value, found, err := m.Get(m.c.t.Context(), key)
+	value, found, err := m.read(m.c.t.Context(), key)
 	if err != nil {
 		m.c.t.Fatal(err)
 	}
@@ -303,7 +400,7 @@ func entry(k, v string, ago time.Duration) lww.Entry {
 }
 
 // repair runs a repair that must succeed in all pairs.
-func (m *member) repair(opts RepairOptions) []RepairReport {
+func (m *member) repair(opts report.RepairOptions) []report.Repair {
 	m.c.t.Helper()
 	reports, err := m.Repair(m.c.t.Context(), opts)
 	if err != nil {
@@ -324,23 +421,23 @@ func (c *cluster) settled() { c.t.Helper(); passed(c.t, c.settings.Settle+5*time
 // is the same on all of them (I3, I5).
 func (c *cluster) equal() {
 	c.t.Helper()
-	report, err := c.nodes[0].Roots(c.t.Context(), true)
+	roots, err := c.nodes[0].Roots(c.t.Context(), true)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	if !report.Equal || len(report.Errors) > 0 {
-		c.t.Fatalf("replicas differ: %+v", report)
+	if !roots.Equal || len(roots.Errors) > 0 {
+		c.t.Fatalf("replicas differ: %+v", roots)
 	}
 }
 
 // rootsText is the state of all replicas in one string.
 func (c *cluster) rootsText() string {
 	c.t.Helper()
-	report, err := c.nodes[0].Roots(c.t.Context(), true)
+	roots, err := c.nodes[0].Roots(c.t.Context(), true)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return fmt.Sprint(report)
+	return fmt.Sprint(roots)
 }
 
 // wantCode fails unless the error has the code and its text all the words.

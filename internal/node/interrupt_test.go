@@ -8,6 +8,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"syntropy/coordinator"
+	"syntropy/report"
 )
 
 // TestInFlight: what was written a moment ago is counted and left alone; the
@@ -19,11 +22,11 @@ func TestInFlight(t *testing.T) {
 	n1, n2 := c.nodes[0], c.nodes[1]
 	n1.inject(entry("settled", "v", time.Hour), entry("fresh", "v", 0))
 	n2.inject(entry("fresh too", "v", 0))
-	rep := n1.repair(RepairOptions{NoWait: true})[0]
+	rep := n1.repair(report.RepairOptions{NoWait: true})[0]
 	if rep.KeysInFlight != 2 || rep.KeysDiverged != 1 || rep.KeysPushed != 1 || rep.KeysPulled != 0 {
 		t.Fatalf("without waiting: %+v", rep)
 	}
-	rep = n1.repair(RepairOptions{})[0]
+	rep = n1.repair(report.RepairOptions{})[0]
 	if rep.KeysInFlight != 0 || rep.KeysDiverged != 2 || rep.KeysPushed != 1 || rep.KeysPulled != 1 {
 		t.Fatalf("with waiting: %+v", rep)
 	}
@@ -42,9 +45,9 @@ func (m *member) hold() func() {
 }
 
 // begun starts a repair and waits until it runs.
-func (m *member) begun(ctx context.Context, opts RepairOptions) <-chan []RepairReport {
+func (m *member) begun(ctx context.Context, opts report.RepairOptions) <-chan []report.Repair {
 	m.c.t.Helper()
-	done := make(chan []RepairReport, 1)
+	done := make(chan []report.Repair, 1)
 	n := m.Node
 	go func() {
 		reports, err := n.Repair(ctx, opts)
@@ -73,7 +76,7 @@ func TestCancelRepair(t *testing.T) {
 	}
 	release := n2.hold()
 	defer release()
-	done := n1.begun(t.Context(), RepairOptions{})
+	done := n1.begun(t.Context(), report.RepairOptions{})
 	if n, err := n1.CancelRepair(t.Context()); n != 1 || err != nil {
 		t.Errorf("cancelled %d, %v", n, err)
 	}
@@ -90,7 +93,7 @@ func TestCancelRepairElsewhere(t *testing.T) {
 	c := startCluster(t, 3, s)
 	n1, n2, n3 := c.nodes[0], c.nodes[1], c.nodes[2]
 	n2.inject(entry("k", "v", time.Minute)) // in flight for an hour
-	done := n1.begun(t.Context(), RepairOptions{Node: 3})
+	done := n1.begun(t.Context(), report.RepairOptions{Node: 3})
 	r2 := n2.replicaOf()
 	eventually(t, "n2 runs the pair n2 - n3", func() bool {
 		r2.repairs.mu.Lock()
@@ -117,7 +120,7 @@ func TestRepairContextEnds(t *testing.T) {
 	n1.inject(entry("k", "v", time.Hour))
 	ctx, cancel := context.WithCancel(t.Context())
 	release := n2.hold()
-	done := n1.begun(ctx, RepairOptions{})
+	done := n1.begun(ctx, report.RepairOptions{})
 	cancel()
 	release()
 	if rep := (<-done)[0]; rep.Error == "" && rep.KeysPushed != 1 {
@@ -140,7 +143,7 @@ func TestPartnerDies(t *testing.T) {
 		n1.inject(entry(fmt.Sprint("k", i), "v", time.Hour))
 	}
 	release := n3.hold()
-	done := n1.begun(t.Context(), RepairOptions{Node: 3})
+	done := n1.begun(t.Context(), report.RepairOptions{Node: 3})
 	closed := make(chan struct{})
 	go func() { defer close(closed); n3.stop() }()
 	reports := <-done
@@ -172,7 +175,7 @@ func TestWriteDuringRepair(t *testing.T) {
 				if op.Delete {
 					op.Value = nil
 				}
-				if err := m.Write(ctx, []Op{op}); err != nil && ctx.Err() == nil {
+				if err := m.write(ctx, []Op{op}); err != nil && ctx.Err() == nil {
 					t.Error(err)
 				}
 				written.Add(1)
@@ -180,7 +183,7 @@ func TestWriteDuringRepair(t *testing.T) {
 		})
 		work.Go(func() {
 			for ctx.Err() == nil {
-				reports, err := m.Repair(ctx, RepairOptions{NoWait: i != 0})
+				reports, err := m.Repair(ctx, report.RepairOptions{NoWait: i != 0})
 				if err != nil && ctx.Err() == nil {
 					t.Error(err)
 				}
@@ -211,12 +214,16 @@ func TestCloseUnderLoad(t *testing.T) {
 	var rounds atomic.Int64
 	ctx := t.Context()
 	for _, request := range []func() error{
-		func() error { return n.Write(ctx, []Op{{Key: []byte("k"), Value: []byte("v")}}) },
-		func() error { return n2.Write(ctx, []Op{{Key: []byte("k"), Value: []byte("v2")}}) },
-		func() error { _, _, err := n.Get(ctx, key("k", 1)); return err },
-		func() error { _, _, err := n.Scan(ctx, 0, 50); return err },
+		func() error {
+			return n.Write(ctx, coordinator.One, mutations([]Op{{Key: []byte("k"), Value: []byte("v")}}))
+		},
+		func() error {
+			return n2.Write(ctx, coordinator.One, mutations([]Op{{Key: []byte("k"), Value: []byte("v2")}}))
+		},
+		func() error { _, _, err := (&member{Node: n, c: c}).read(ctx, key("k", 1)); return err },
+		func() error { _, _, err := n.scan(ctx, 0, 50); return err },
 		func() error { _, err := n.Size(ctx); return err },
-		func() error { _, err := n.Repair(ctx, RepairOptions{}); return err },
+		func() error { _, err := n.Repair(ctx, report.RepairOptions{}); return err },
 		func() error { _, err := n.Inspect(ctx, key("k", 1)); return err },
 		func() error { _, err := n.Roots(ctx, true); return err },
 		func() error { _, err := n.Status(ctx); return err },
@@ -237,8 +244,8 @@ func TestCloseUnderLoad(t *testing.T) {
 	}
 	work.Wait()
 	n1.Node = nil
-	wantCode(t, n.Write(ctx, []Op{{Key: []byte("k")}}), CodeFailed, "stopp")
-	if _, _, err := n.Get(ctx, []byte("k")); err == nil {
+	wantCode(t, (&member{Node: n, c: c}).write(ctx, []Op{{Key: []byte("k")}}), CodeFailed, "stopp")
+	if _, _, err := (&member{Node: n, c: c}).read(ctx, []byte("k")); err == nil {
 		t.Error("a closed node reads")
 	}
 	if err := n.Close(); err != nil {
@@ -257,7 +264,7 @@ func TestCloseEndsRepair(t *testing.T) {
 	c := startCluster(t, 2, s)
 	n1 := c.nodes[0]
 	n1.inject(entry("k", "v", time.Minute))
-	done := n1.begun(t.Context(), RepairOptions{})
+	done := n1.begun(t.Context(), report.RepairOptions{})
 	n1.stop()
 	wantWords(t, (<-done)[0].Error, "stopp")
 }
@@ -274,7 +281,7 @@ func TestOneBadEntryDoesNotBlockRepair(t *testing.T) {
 		n1.inject(entry(fmt.Sprint("k", i), "v", time.Hour))
 	}
 	for _, m := range []*member{n1, n2} { // pushed, then pulled
-		reports, err := m.Repair(t.Context(), RepairOptions{})
+		reports, err := m.Repair(t.Context(), report.RepairOptions{})
 		if err != nil || len(reports) != 1 {
 			t.Fatalf("%+v, %v", reports, err)
 		}
@@ -300,8 +307,8 @@ func TestRepairUnderLoad(t *testing.T) {
 	n1.inject(entry("first", "v", 0)) // n2 has not got it: in flight
 	r := n1.replicaOf()
 	settled := r.settings.Settle
-	done := make(chan RepairReport)
-	go func() { done <- r.repairPair(t.Context(), 2, RepairOptions{}) }()
+	done := make(chan report.Repair)
+	go func() { done <- r.repairPair(t.Context(), 2, report.RepairOptions{}) }()
 	for wait := time.After(settled / 2); ; {
 		select {
 		case <-wait:

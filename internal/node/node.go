@@ -8,23 +8,27 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
+	"syntropy/coordinator"
 	"syntropy/hlc"
 	"syntropy/internal/rpc"
+	"syntropy/internal/rpc/peerpb"
 	"syntropy/internal/topology"
+	"syntropy/report"
 	"syntropy/storage"
 	"syntropy/storage/pebblestore"
 )
 
 // States of a node, as status and inspect name them.
 const (
-	StateChecking = "checking" // it was away for long and waits to hear that it may serve
-	StateJoining  = "joining"  // it takes writes and serves no reads until it is filled
-	StateLive     = "live"
-	StateStale    = "stale" // it was away too long: it neither serves nor syncs
-	StateDown     = "down"  // of another node: not connected
+	StateChecking = report.StateChecking
+	StateJoining  = report.StateJoining
+	StateLive     = report.StateLive
+	StateStale    = report.StateStale
+	StateDown     = report.StateDown
 )
 
 // Codes of an Error.
@@ -38,6 +42,7 @@ const (
 	CodeStale       = "STALE"       // this node was away too long to serve or sync
 	CodeClock       = "CLOCK"       // this node's clock is wrong
 	CodeShadowed    = "SHADOWED"    // the write lost against one from the future
+	CodeUnavailable = "UNAVAILABLE" // too few replicas are up; nothing was written
 	CodeTimeout     = "TIMEOUT"     // the outcome is unknown
 	CodeStorage     = "STORAGE"     // the disk failed
 	CodeFailed      = "FAILED"      // this node cannot go on
@@ -73,6 +78,23 @@ type Options struct {
 	// IsSet tells which settings the user gave, by flag name: they must not
 	// contradict those of an existing cluster.
 	IsSet func(flag string) bool
+	// Zone is where this node is, in the operator's words; replicas are spread over
+	// zones.
+	Zone string
+	// WriteConsistency and ReadConsistency are the levels of requests that name
+	// none; QUORUM by default.
+	WriteConsistency, ReadConsistency coordinator.Level
+	// RepairInterval is within which each pair of replicas is compared. Zero: never,
+	// but when an operator asks for it.
+	RepairInterval time.Duration
+	// NoHints keeps no writes for replicas that are down or late, and NoReadRepair
+	// leaves replicas as reads find them.
+	NoHints, NoReadRepair bool
+	// HintBytesMax bounds what is kept for others on this disk, 1 GiB by default, and
+	// HintBytesPerSecond how fast it is brought to one of them, 8 MiB by default.
+	HintBytesMax, HintBytesPerSecond int64
+	// Events are told what happens.
+	Events Events
 	// SyncInterval, if not zero, makes writes durable every so often instead of
 	// before they are acknowledged: a crash may lose that much.
 	SyncInterval time.Duration
@@ -90,16 +112,22 @@ type Node struct {
 	dir       *topology.Dir
 	registrar *topology.Registrar
 	server    *rpc.Server
+	courier   *rpc.Courier
+
+	tableChanged chan struct{} // there may be a newer table
 
 	stop context.CancelFunc
 	work sync.WaitGroup // everything that the node started
 
-	mu       sync.Mutex
-	replica  *replica // nil until the cluster is formed
-	fatal    error    // why the node cannot go on
-	failed   chan struct{}
-	closing  bool           // no request may begin
-	requests sync.WaitGroup // of clients and operators, that have begun
+	mu        sync.Mutex
+	record    *topology.Record // nil until there is one
+	consensus *topology.Log    // nil until there is a record
+	table     *topology.Table  // the newest known; nil until there is one
+	replica   *replica         // nil until the cluster is formed
+	fatal     error            // why the node cannot go on
+	failed    chan struct{}
+	closing   bool           // no request may begin
+	requests  sync.WaitGroup // of clients and operators, that have begun
 
 	closeOnce sync.Once
 	closeErr  error
@@ -117,7 +145,7 @@ func Start(opts Options) (*Node, error) {
 	if err := opts.check(); err != nil {
 		return nil, err
 	}
-	n := &Node{opts: opts, log: opts.Logger, failed: make(chan struct{})}
+	n := &Node{opts: opts, log: opts.Logger, failed: make(chan struct{}), tableChanged: make(chan struct{}, 1)}
 	dir, err := topology.OpenDir(opts.DataDir, rand.Reader, n.wall())
 	if err != nil {
 		return nil, err
@@ -128,6 +156,7 @@ func Start(opts Options) (*Node, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop = stop
+	n.courier = rpc.NewCourier(rpc.CourierOptions{})
 	n.server = rpc.NewServer(&peerHandler{n}, rpc.ServerOptions{Logger: n.log})
 	n.work.Go(func() {
 		if err := n.server.Serve(opts.PeerListener); err != nil {
@@ -151,10 +180,7 @@ func (o *Options) check() error {
 		return err
 	}
 	if o.BootstrapExpect == 0 && len(o.Join) == 0 {
-		return fmt.Errorf("%s holds no cluster yet: give --bootstrap-expect, the number of nodes that are to form one, and --join; or --join alone to come back into one that has this node's address", o.DataDir)
-	}
-	if o.BootstrapExpect > o.Settings.Replicas {
-		return fmt.Errorf("--bootstrap-expect %d is more than --replicas %d: every node holds every key, so give the same number to both", o.BootstrapExpect, o.Settings.Replicas)
+		return fmt.Errorf("%s holds no cluster yet: give --bootstrap-expect, the number of nodes that are to form one, and --join; or --join alone to join one that exists", o.DataDir)
 	}
 	return o.Settings.Validate()
 }
@@ -170,27 +196,35 @@ func (n *Node) open() error {
 		if expect := n.opts.BootstrapExpect; expect != 0 && expect != len(record.Members) {
 			return fmt.Errorf("--bootstrap-expect %d given, the cluster in %s consists of %v: leave the flag out, or give an empty directory to form another cluster", expect, n.dir.Path(), record.Members)
 		}
-		if _, ok := record.MemberByAddr(n.opts.PeerAddr); !ok {
-			return fmt.Errorf("the cluster in %s has the members %v, and none has the peer address %s: start this node with the --peer-listen it had", n.dir.Path(), record.Members, n.opts.PeerAddr)
+		members := record.Members
+		if table := n.dir.Table(); table != nil {
+			members = table.Members
+		}
+		if !slices.ContainsFunc(members, func(m topology.Member) bool { return m.Addr == n.opts.PeerAddr }) {
+			return fmt.Errorf("the cluster in %s has the members %v, and none has the peer address %s: start this node with the --peer-listen it had", n.dir.Path(), members, n.opts.PeerAddr)
 		}
 	}
 	n.registrar, err = topology.NewRegistrar(topology.RegistrarOptions{
-		Me:       topology.Identity{Incarnation: n.dir.Incarnation(), Addr: n.opts.PeerAddr},
+		Me:       n.identity(),
 		Expect:   n.opts.BootstrapExpect,
 		Settings: n.opts.Settings,
+		Given:    n.opts.IsSet,
 		Join:     n.opts.Join,
 		Record:   record,
 		Persist:  n.dir.SaveRecord,
-		Rand:     rand.Reader,
-		Now:      n.wall,
-		Logger:   n.log,
+		Table:    n.newestTable,
+
+		PersistTable: n.dir.SaveTable,
+		Rand:         rand.Reader,
+		Now:          n.wall,
+		Logger:       n.log,
 	})
 	return err
 }
 
 func (n *Node) wall() time.Time { return time.Now().Add(n.opts.ClockOffset) }
 
-// form waits for the cluster and starts this node's replica of it.
+// form waits for the cluster and its topology, and starts this node's replica.
 func (n *Node) form(ctx context.Context) error {
 	known := n.dir.Record()
 	if known != nil {
@@ -198,21 +232,125 @@ func (n *Node) form(ctx context.Context) error {
 			return err
 		}
 	}
-	record, _, err := n.registrar.Form(ctx, rpc.Dialer{})
+	// A directory that no topology was ever kept in has not been served from: it is
+	// new, or its record was put there by hand.
+	first := known == nil || !n.dir.HasTopology()
+	record, table, err := n.registrar.Form(ctx, rpc.Dialer{})
 	if err != nil {
 		return err
 	}
-	self, ok := record.MemberByAddr(n.opts.PeerAddr)
-	if !ok {
-		return fmt.Errorf("the cluster record does not name %s", n.opts.PeerAddr)
+	if table, err = n.agree(ctx, record, table); err != nil {
+		return err
 	}
-	path := filepath.Join(n.dir.Path(), "store")
-	engine, err := pebblestore.Open(path, pebblestore.Options{
-		CacheBytes: n.opts.CacheBytes,
-		Logger:     n.log,
+	self, ok := table.MemberByAddr(n.opts.PeerAddr)
+	if !ok {
+		return fmt.Errorf("version %d of the topology does not name %s", table.Version, n.opts.PeerAddr)
+	}
+	r, err := n.openReplica(record, table, self.ID, first)
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	n.replica = r
+	n.mu.Unlock()
+	r.start(ctx)
+	if self.Founder != n.dir.Incarnation() {
+		return n.enroll(ctx, table)
+	}
+	return nil
+}
+
+// agree takes part in the log that holds the topology, and returns the first table
+// that it knows.
+func (n *Node) agree(ctx context.Context, record *topology.Record, table *topology.Table) (*topology.Table, error) {
+	consensus, err := topology.OpenLog(topology.LogOptions{
+		Record: record, Me: n.identity(), Dir: n.dir, Table: table, Logger: n.log,
+		Send: func(ctx context.Context, to topology.Member, messages [][]byte) error {
+			return n.courier.Deliver(ctx, to.Addr, &peerpb.ConsensusRequest{
+				ClusterId: record.ClusterID, RecordFingerprint: record.Fingerprint(), To: uint32(to.ID), Messages: messages,
+			})
+		},
+		Changed: n.setTable,
 	})
 	if err != nil {
-		return err
+		return nil, err
+	}
+	n.mu.Lock()
+	n.consensus, n.record = consensus, record
+	n.mu.Unlock()
+	if table := consensus.Table(); table != nil {
+		n.setTable(table)
+	}
+	n.work.Go(func() {
+		if err := consensus.Run(ctx); err != nil && ctx.Err() == nil {
+			n.fail(fmt.Errorf("the log of the topology failed: %w", err))
+		}
+	})
+	for {
+		if table := n.newestTable(); table != nil {
+			return table, nil
+		}
+		select {
+		case <-n.tableChanged:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// setTable takes note of a table, unless a newer one is known.
+func (n *Node) setTable(t *topology.Table) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.table == nil || t.Version > n.table.Version {
+		n.table = t
+	}
+	select {
+	case n.tableChanged <- struct{}{}:
+	default:
+	}
+}
+
+func (n *Node) newestTable() *topology.Table {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.table
+}
+
+// enroll makes this disk known as the one of this member. It may take until a
+// majority of the voters is there, and nothing waits for it.
+func (n *Node) enroll(ctx context.Context, table *topology.Table) error {
+	var addrs []string
+	for _, m := range table.Members {
+		addrs = append(addrs, m.Addr)
+	}
+	_, table, err := n.registrar.Enroll(ctx, rpc.Dialer{}, addrs)
+	if err == nil {
+		n.setTable(table)
+	}
+	return err
+}
+
+// consensusOf returns the log of the topology, once this node is in a cluster.
+func (n *Node) consensusOf() (*topology.Log, *topology.Record, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.consensus == nil {
+		return nil, nil, &Error{CodeLoading, "this node is in no cluster yet"}
+	}
+	return n.consensus, n.record, nil
+}
+
+func (n *Node) identity() topology.Identity {
+	return topology.Identity{Incarnation: n.dir.Incarnation(), Addr: n.opts.PeerAddr, Zone: n.opts.Zone}
+}
+
+// openReplica opens the store. A founder that had the record before and has no
+// state in its store has lost the store, and with it what it acknowledged.
+func (n *Node) openReplica(record *topology.Record, table *topology.Table, self hlc.NodeID, first bool) (*replica, error) {
+	engine, err := pebblestore.Open(filepath.Join(n.dir.Path(), "store"), pebblestore.Options{CacheBytes: n.opts.CacheBytes, Logger: n.log})
+	if err != nil {
+		return nil, err
 	}
 	store, err := storage.Open(engine, storage.Options{
 		Shards: record.Settings.Shards,
@@ -220,28 +358,20 @@ func (n *Node) form(ctx context.Context) error {
 		NoSync: n.opts.SyncInterval > 0,
 	})
 	if err != nil {
-		return errors.Join(err, engine.Close())
+		return nil, errors.Join(err, engine.Close())
 	}
-	founder := record.IsFounder(topology.Identity{Incarnation: n.dir.Incarnation(), Addr: n.opts.PeerAddr})
-	// A founder that had the record before and has no state in its store has lost
-	// the store, and with it what it acknowledged.
-	founder = founder && known == nil
-	r, err := newReplica(n, record, self.ID, store, engine, founder)
+	r, err := newReplica(n, record, table, self, store, engine, first && record.IsFounder(n.identity()))
 	if err != nil {
-		return errors.Join(err, engine.Close())
+		return nil, errors.Join(err, engine.Close())
 	}
-	n.mu.Lock()
-	n.replica = r
-	n.mu.Unlock()
-	r.start(ctx)
-	return nil
+	return r, nil
 }
 
 // checkJoin asks the addresses of --join which cluster they are in: a node with
 // the directory of another cluster, by mistake or because its operator wants it to
 // join that one, must not be left to run on alone.
 func (n *Node) checkJoin(ctx context.Context, record *topology.Record) error {
-	me := topology.Identity{Incarnation: n.dir.Incarnation(), Addr: n.opts.PeerAddr}
+	me := n.identity()
 	var foreign error
 	for _, addr := range n.opts.Join {
 		if addr == n.opts.PeerAddr {
@@ -298,15 +428,18 @@ func (n *Node) close() error {
 		r.audits.stop()
 	}
 	n.requests.Wait() // they still need the peers
+	if r != nil {
+		r.sayGoodbye()
+	}
 	n.stop()
 	n.server.Close()
 	n.work.Wait()
+	err := n.courier.Close()
 	n.mu.Lock()
 	r = n.replica
 	n.mu.Unlock()
-	var err error
 	if r != nil {
-		err = r.close()
+		err = errors.Join(err, r.close())
 	}
 	if n.Err() != nil {
 		return errors.Join(err, n.dir.Discard())

@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,16 +29,25 @@ type peer struct {
 	accepted    bool        // it has accepted this node, since this node last stood still
 	refusal     rpc.Refusal // the last one by this peer
 	inbound     int         // links that it has to this node
-	missed      int         // writes it did not get from this node
+	missed      int         // writes that it did not get and that nobody keeps for it
+	hints       int64       // writes that it keeps for others
+	proofs      map[hlc.NodeID]time.Time
+	version     uint64        // of its topology
+	backlog     int64         // bytes on their way to it
+	requests    int           // on their way to it
+	leaving     bool          // it stops: no request begins
+	drained     chan struct{} // closed when it is leaving and requests is zero; nil: nobody waits
+
+	replay chan struct{} // there may be hints to replay
 }
 
 func (r *replica) newPeer(m topology.Member) *peer {
-	p := &peer{id: m.ID, addr: m.Addr, entries: -1}
+	p := &peer{id: m.ID, addr: m.Addr, entries: -1, replay: make(chan struct{}, 1)}
 	p.link = rpc.NewLink(rpc.LinkOptions{
 		Addr:        m.Addr,
 		Hello:       func() *peerpb.Hello { return r.hello(m.ID) },
 		OnUp:        func(ack *peerpb.HelloAck) { r.peerUp(p, ack) },
-		OnDown:      func(err error) { r.log.Info("peer is down", "peer", p.id.String(), "error", err) },
+		OnDown:      func(err error) { r.peerDown(p, err) },
 		OnRefused:   func(refusal *rpc.Refusal) { r.peerRefused(p, refusal) },
 		OnHeartbeat: func(h *peerpb.HeartbeatReply, rtt time.Duration) { r.heartbeatFrom(p, h, rtt) },
 		Logger:      r.log,
@@ -82,11 +92,55 @@ func (p *peer) usable() bool {
 	return p.barred == "" && p.link.Up()
 }
 
+// takes reports whether requests that need one of these states can be sent to the
+// peer now.
+func (p *peer) takes(states ...string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.barred == "" && !p.leaving && slices.Contains(states, p.state) && p.link.Up()
+}
+
+func (p *peer) addMissed(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.missed += n
+}
+
+func (p *peer) missedWrites() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.missed
+}
+
+// counts returns the rows that the peer holds, if it has told.
+func (p *peer) counts() (entries, tombstones int64, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.entries, p.tombstones, p.entries >= 0
+}
+
+// provenUntil returns what the peer says of its agreement with another node.
+func (p *peer) provenUntil(with hlc.NodeID) (until time.Time, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	until, ok = p.proofs[with]
+	return until, ok
+}
+
 func (r *replica) heartbeatFrom(p *peer, h *peerpb.HeartbeatReply, rtt time.Duration) {
 	skew := time.UnixMicro(h.GetWallUs()).Sub(r.node.wall().Add(-rtt / 2))
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.state != h.GetState() { // it may take now what it did not take before
+		p.wakeReplay()
+		r.schedule.reconsider()
+	}
 	p.state, p.entries, p.tombstones, p.skew = h.GetState(), h.GetEntries(), h.GetTombstones(), skew
+	p.hints, p.version = h.GetHintsPending(), h.GetTopologyVersion()
+	p.proofs = make(map[hlc.NodeID]time.Time, len(h.Proofs))
+	for _, proof := range h.Proofs {
+		p.proofs[hlc.NodeID(proof.With)] = time.UnixMicro(proof.UntilUs).UTC()
+	}
 	p.clockOff = skew.Abs()-rtt/2 > r.settings.MaxClockSkew // beyond what the measurement can be wrong by
 }
 
@@ -96,7 +150,7 @@ func (r *replica) heartbeatFrom(p *peer, h *peerpb.HeartbeatReply, rtt time.Dura
 func (r *replica) fenced() error {
 	agree, off := 1, 0
 	var skew time.Duration
-	for _, p := range r.peers {
+	for _, p := range r.layout().peers {
 		if !p.usable() {
 			continue
 		}
@@ -115,7 +169,7 @@ func (r *replica) fenced() error {
 }
 
 func (r *replica) bar(id hlc.NodeID) {
-	p := r.peers[id]
+	p := r.peer(id)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.barred = "away for longer than gc_grace"

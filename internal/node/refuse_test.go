@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"syntropy/coordinator"
 	"syntropy/internal/rpc"
 	"syntropy/internal/rpc/peerpb"
 	"syntropy/internal/topology"
@@ -42,7 +43,7 @@ func TestHelloRefused(t *testing.T) {
 		{"protocol", func(h *peerpb.Hello) { h.Protocol = 99 }, rpc.CodeProtocol, []string{"version 99", "upgrade"}},
 		{"cluster", func(h *peerpb.Hello) { h.ClusterId = "ffff" }, rpc.CodeForeignCluster, []string{"cluster ffff", "wrong data directory"}},
 		{"record", func(h *peerpb.Hello) { h.RecordFingerprint = "x" }, rpc.CodeSettings, []string{"n2", "cluster.json"}},
-		{"stranger", func(h *peerpb.Hello) { h.Node = 9 }, rpc.CodeUnknownNode, []string{"n9"}},
+		{"stranger", func(h *peerpb.Hello) { h.Node = 9 }, rpc.CodeUndecided, []string{"n9 is not known here"}},
 		{"itself", func(h *peerpb.Hello) { h.Node = 1 }, rpc.CodeUnknownNode, []string{"n1"}},
 		{"mistaken", func(h *peerpb.Hello) { h.ToNode = 3 }, rpc.CodeUnknownNode, []string{"this is n1, not n3", "swapped"}},
 	} {
@@ -114,7 +115,7 @@ func TestImpostor(t *testing.T) {
 	// A copy of a full directory, while n3 is away, is a mix-up.
 	h.State = StateLive
 	n3.stop()
-	p := n1.replicaOf().peers[3]
+	p := n1.replicaOf().peer(3)
 	eventually(t, "n1 has noticed", func() bool { return p.connectedTo() == "" })
 	if refusal := n1.dial(h); refusal.Code != rpc.CodeStale {
 		t.Errorf("%v", refusal)
@@ -163,9 +164,9 @@ func TestWrongClock(t *testing.T) {
 	}
 	c.connected()
 	eventually(t, "n3 has heard the time", func() bool {
-		return n3.Write(t.Context(), []Op{{Key: []byte("x"), Value: []byte("1")}}) != nil
+		return n3.write(t.Context(), []Op{{Key: []byte("x"), Value: []byte("1")}}) != nil
 	})
-	wantCode(t, n3.Write(t.Context(), []Op{{Key: []byte("x"), Value: []byte("1")}}), CodeClock, "apart", "--max-clock-skew 500ms")
+	wantCode(t, n3.write(t.Context(), []Op{{Key: []byte("x"), Value: []byte("1")}}), CodeClock, "apart", "--max-clock-skew 500ms")
 	n1.put("k", 0, 10) // the others go on, and n3 takes it
 	if got := n3.get(key("k", 1)); got != "k of n1 1" {
 		t.Errorf("n3 reads %q", got)
@@ -174,7 +175,7 @@ func TestWrongClock(t *testing.T) {
 	if err != nil || st.Nodes[2].ClockSkewMS < 1500 {
 		t.Errorf("n1 does not see the skew: %+v, %v", st.Nodes, err)
 	}
-	if _, found, _ := n1.Get(t.Context(), []byte("x")); found {
+	if _, found, _ := n1.read(t.Context(), []byte("x")); found {
 		t.Error("a stamp from the future was believed")
 	}
 }
@@ -185,7 +186,10 @@ func TestShadowedByPeer(t *testing.T) {
 	c := startCluster(t, 2, testSettings())
 	n1, n2 := c.nodes[0], c.nodes[1]
 	n2.inject(entry("k", "ahead", -300*time.Millisecond))
-	if err := n1.Write(t.Context(), []Op{{Key: []byte("k"), Value: []byte("later")}, {Key: []byte("other"), Value: []byte("v")}}); err != nil {
+	write := func(key, value string) error {
+		return n1.Write(t.Context(), coordinator.All, append(put(key, value), put("other", "v")...))
+	}
+	if err := write("k", "later"); err != nil {
 		t.Fatal(err)
 	}
 	for _, m := range c.nodes {
@@ -195,9 +199,9 @@ func TestShadowedByPeer(t *testing.T) {
 	}
 	// A version from beyond the bound cannot be overtaken; the client is told.
 	n2.inject(entry("far", "ahead", -time.Hour))
-	wantCode(t, n1.Write(t.Context(), []Op{{Key: []byte("far"), Value: []byte("v")}}), CodeShadowed, "far", "future")
+	wantCode(t, write("far", "v"), CodeShadowed, "far", "ahead of this node's clock")
 	n1.inject(entry("mine", "ahead", -time.Hour))
-	wantCode(t, n1.Write(t.Context(), []Op{{Key: []byte("mine"), Value: []byte("v")}}), CodeShadowed, "mine")
+	wantCode(t, write("mine", "v"), CodeShadowed, "mine")
 }
 
 // TestStartRefused: what contradicts the directory is refused, with the flag.
@@ -266,7 +270,8 @@ func TestJoinsAnotherCluster(t *testing.T) {
 	n.replicaOf()
 }
 
-// TestNewcomerRefused: the member set is fixed; a fourth node learns so.
+// TestNewcomerRefused: a fourth node that wants to form the cluster with the others
+// learns that they have, and how to join it.
 func TestNewcomerRefused(t *testing.T) {
 	c := startCluster(t, 3, testSettings())
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -280,9 +285,9 @@ func TestNewcomerRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-n.Failed()
-	wantWords(t, n.Err().Error(), "already consists of", "member set is fixed", opts.PeerAddr)
-	_, _, err = n.Get(t.Context(), []byte("k"))
-	wantCode(t, err, CodeFailed, "member set is fixed")
+	wantWords(t, n.Err().Error(), "already consists of", "to add this node, start it with --join and without --bootstrap-expect", opts.PeerAddr)
+	_, _, err = (&member{Node: n}).read(t.Context(), []byte("k"))
+	wantCode(t, err, CodeFailed, "already consists of")
 	if err := n.Close(); err != nil {
 		t.Error(err)
 	}

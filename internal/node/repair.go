@@ -12,13 +12,14 @@ import (
 	"syntropy/antientropy"
 	"syntropy/hlc"
 	"syntropy/internal/rpc/peerpb"
+	"syntropy/report"
 )
 
 // Repair runs one session for every pair of members, or for those with one
 // member, one after the other. This node's own pairs come first: after them it
 // holds everything that any of its partners held, and the pairs of the others
 // spread that. What goes wrong with a pair stands in its report.
-func (n *Node) Repair(ctx context.Context, opts RepairOptions) ([]RepairReport, error) {
+func (n *Node) Repair(ctx context.Context, opts report.RepairOptions) ([]report.Repair, error) {
 	r, err := n.enter()
 	if err != nil {
 		return nil, err
@@ -37,8 +38,8 @@ func (n *Node) Repair(ctx context.Context, opts RepairOptions) ([]RepairReport, 
 	}
 	ctx, end := r.repairs.begin(ctx)
 	defer end()
-	reports := []RepairReport{}
-	for _, pair := range r.pairs(opts.Node) {
+	reports := []report.Repair{}
+	for _, pair := range r.pairs(opts.Node, opts.Shard) {
 		if pair[0] == r.self {
 			reports = append(reports, r.repairPair(ctx, pair[1], opts))
 		} else {
@@ -48,13 +49,18 @@ func (n *Node) Repair(ctx context.Context, opts RepairOptions) ([]RepairReport, 
 	return reports, nil
 }
 
-// pairs lists the pairs of members, or those with one of them, this node's own
-// first.
-func (r *replica) pairs(with hlc.NodeID) (pairs [][2]hlc.NodeID) {
-	ids := append([]hlc.NodeID{r.self}, r.others()...)
+// pairs lists the pairs of members that hold shards together, or one shard, or those
+// with one of the members; this node's own first.
+func (r *replica) pairs(with hlc.NodeID, shard *int) (pairs [][2]hlc.NodeID) {
+	l := r.layout()
+	ids := append([]hlc.NodeID{r.self}, l.others()...)
 	for i, a := range ids {
 		for _, b := range ids[i+1:] {
-			if with == 0 || with == a || with == b {
+			together := len(l.table.Shared(a, b)) > 0
+			if shard != nil {
+				together = l.table.Holds(a, *shard) && l.table.Holds(b, *shard)
+			}
+			if together && (with == 0 || with == a || with == b) {
 				pairs = append(pairs, [2]hlc.NodeID{a, b})
 			}
 		}
@@ -64,25 +70,25 @@ func (r *replica) pairs(with hlc.NodeID) (pairs [][2]hlc.NodeID) {
 
 // askRepair lets another member run the session of a pair that this node is not
 // part of.
-func (r *replica) askRepair(ctx context.Context, initiator, partner hlc.NodeID, opts RepairOptions) RepairReport {
-	report := RepairReport{Initiator: initiator, Partner: partner, DryRun: opts.DryRun}
+func (r *replica) askRepair(ctx context.Context, initiator, partner hlc.NodeID, opts report.RepairOptions) report.Repair {
+	outcome := report.Repair{Initiator: initiator, Partner: partner, DryRun: opts.DryRun}
 	raw, err := json.Marshal(opts)
 	if err == nil {
 		var reply *peerpb.Message
-		reply, err = r.peers[initiator].link.Call(ctx, &peerpb.Message{Body: &peerpb.Message_Repair{
+		reply, err = r.peer(initiator).link.Call(ctx, &peerpb.Message{Body: &peerpb.Message_Repair{
 			Repair: &peerpb.Repair{OptionsJson: raw, Partner: uint32(partner)},
 		}})
 		if err == nil {
-			err = json.Unmarshal(reply.GetRepairReply().GetReportJson(), &report)
+			err = json.Unmarshal(reply.GetRepairReply().GetReportJson(), &outcome)
 		}
 	}
 	if err != nil {
-		report.Error = fmt.Sprintf("%v did not run the session: %v", initiator, cmp.Or(context.Cause(ctx), err))
+		outcome.Error = fmt.Sprintf("%v did not run the session: %v", initiator, cmp.Or(context.Cause(ctx), err))
 		if ctx.Err() != nil {
-			r.cancelRepairOn(ctx, r.peers[initiator])
+			r.cancelRepairOn(ctx, r.peer(initiator))
 		}
 	}
-	return report
+	return outcome
 }
 
 // cancelRepairOn tells a peer to stop the repairs that it runs for operators.
@@ -112,28 +118,37 @@ func (n *Node) CancelRepair(ctx context.Context) (int, error) {
 // repairPair runs the session with one partner. If it leaves differences that
 // are younger than the settle window, it waits the window out and looks at the
 // same shards once more: what was on its way has arrived then.
-func (r *replica) repairPair(ctx context.Context, partner hlc.NodeID, opts RepairOptions) RepairReport {
+func (r *replica) repairPair(ctx context.Context, partner hlc.NodeID, opts report.RepairOptions) report.Repair {
 	started := time.Now()
-	report := RepairReport{Initiator: r.self, Partner: partner, DryRun: opts.DryRun}
+	outcome := report.Repair{Initiator: r.self, Partner: partner, DryRun: opts.DryRun}
 	var shards []int
 	if opts.Shard != nil {
 		shards = []int{*opts.Shard}
 	}
 	began := r.clock.now()
-	first := r.runSession(ctx, partner, shards, opts, began.Add(-r.settings.Settle), &report)
+	first := r.runSession(ctx, partner, shards, opts, began.Add(-r.settings.Settle), &outcome)
 	if first.waiting() && !opts.DryRun && !opts.NoWait {
 		select {
 		case <-time.After(r.settings.Settle):
 			// What is younger than the first look is none of its business: under
 			// load there is always something in flight.
-			r.runSession(ctx, partner, first.shardsInFlight(), opts, began, &report)
-			report.KeysInFlight = 0
+			r.runSession(ctx, partner, first.shardsInFlight(), opts, began, &outcome)
+			outcome.KeysInFlight = 0
 		case <-ctx.Done():
-			report.Error = context.Cause(ctx).Error()
+			outcome.Error = context.Cause(ctx).Error()
 		}
 	}
-	report.DurationMS = float64(time.Since(started).Microseconds()) / 1000
-	return report
+	outcome.DurationMS = float64(time.Since(started).Microseconds()) / 1000
+	r.counters.pulled.Add(int64(outcome.KeysPulled))
+	r.counters.pushed.Add(int64(outcome.KeysPushed))
+	r.node.opts.Events.repaired(outcome)
+	return outcome
+}
+
+// proven takes note that this node and a partner agreed, up to a moment.
+func (r *replica) proven(partner hlc.NodeID, until time.Time) {
+	r.proofs.record(partner, until)
+	r.schedule.proven(partner, until)
 }
 
 // sessionRun is what one session left for the next.
@@ -155,59 +170,68 @@ func (s sessionRun) shardsInFlight() []int {
 
 // runSession runs one session as its initiator and adds to the report. It repairs
 // what was written up to settled.
-func (r *replica) runSession(ctx context.Context, partner hlc.NodeID, shards []int, opts RepairOptions, settled hlc.Stamp, report *RepairReport) sessionRun {
+func (r *replica) runSession(ctx context.Context, partner hlc.NodeID, shards []int, opts report.RepairOptions, settled hlc.Stamp, outcome *report.Repair) sessionRun {
 	run := sessionRun{inFlight: make(map[int]bool)}
 	p, err := r.member(partner)
 	if err != nil {
-		report.Error = err.Error()
+		outcome.Error = err.Error()
 		run.err = err
+		return run
+	}
+	if len(r.layout().shared[partner]) == 0 {
+		run.err = fmt.Errorf("%v and %v hold no shard together", r.self, partner)
+		outcome.Error = run.err.Error()
 		return run
 	}
 	missed := p.missedWrites()
 	view := r.store.Snapshot()
 	defer view.Close()
 	now := max(r.clock.now(), settled)
+	whole := shards == nil
+	if whole {
+		shards = r.layout().scope(partner)
+	}
 	cfg := antientropy.Config{Now: now, Settle: now.Sub(settled), Shards: shards, DryRun: opts.DryRun}
 	cfg.Found = func(d antientropy.Difference) {
 		if d.Action == antientropy.Wait {
 			run.inFlight[d.Shard] = true
 		}
 		if opts.DryRun || opts.Explain {
-			report.addDifference(d)
+			addDifference(outcome, d)
 		}
 	}
 	if opts.Explain {
 		cfg.ListMax = 1 // go down to single entries, so that every step shows
-		cfg.Compared = report.addStep
+		cfg.Compared = func(c antientropy.Comparison) { addStep(outcome, c) }
 	}
-	again := report.Rounds > 0
+	again := outcome.Rounds > 0
 	session := antientropy.NewInitiator(view, cfg)
-	run.err = r.drive(ctx, p, session, report)
+	run.err = r.drive(ctx, p, session, outcome)
 	rep := session.Report()
 	if !again {
-		report.Shards, report.ShardsEqual = rep.Shards, rep.ShardsEqual
+		outcome.Shards, outcome.ShardsEqual = rep.Shards, rep.ShardsEqual
 	}
-	report.Rounds += rep.Rounds
-	report.KeysDiverged += rep.Diverged
-	report.KeysPulled += rep.Pulled
-	report.KeysPushed += rep.Pushed
-	report.KeysInFlight += rep.InFlight
+	outcome.Rounds += rep.Rounds
+	outcome.KeysDiverged += rep.Diverged
+	outcome.KeysPulled += rep.Pulled
+	outcome.KeysPushed += rep.Pushed
+	outcome.KeysInFlight += rep.InFlight
 	if run.err != nil {
-		report.Error = run.err.Error()
+		outcome.Error = run.err.Error()
 		return run
 	}
-	if rep.Complete && shards == nil {
+	if rep.Complete && whole {
 		if rep.InFlight == 0 {
 			p.addMissed(-missed) // it has got them now
 		}
-		r.proofs.record(partner, settled.Time())
+		r.proven(partner, settled.Time())
 	}
 	return run
 }
 
 // drive carries the messages of a session to the partner and back. Bytes are
 // counted as they travel, framing included.
-func (r *replica) drive(ctx context.Context, p *peer, session *antientropy.Initiator, report *RepairReport) (err error) {
+func (r *replica) drive(ctx context.Context, p *peer, session *antientropy.Initiator, outcome *report.Repair) (err error) {
 	id := rand.Uint64()
 	defer func() {
 		if err != nil && p.usable() {
@@ -225,7 +249,7 @@ func (r *replica) drive(ctx context.Context, p *peer, session *antientropy.Initi
 		if msg == nil || err != nil {
 			return err
 		}
-		reply, err := r.exchange(ctx, p, &peerpb.Session{Id: id, Payload: msg, Open: open}, report)
+		reply, err := r.exchange(ctx, p, &peerpb.Session{Id: id, Payload: msg, Open: open}, outcome)
 		if err != nil {
 			return fmt.Errorf("%v (%s): %w", p.id, p.addr, cmp.Or(context.Cause(ctx), err))
 		}
@@ -241,12 +265,12 @@ func (r *replica) drive(ctx context.Context, p *peer, session *antientropy.Initi
 	}
 }
 
-func (r *replica) exchange(ctx context.Context, p *peer, m *peerpb.Session, report *RepairReport) ([]byte, error) {
+func (r *replica) exchange(ctx context.Context, p *peer, m *peerpb.Session, outcome *report.Repair) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	reply, sent, received, err := p.link.CallSized(ctx, &peerpb.Message{Body: &peerpb.Message_Session{Session: m}})
-	report.BytesSent += int64(sent)
-	report.BytesReceived += int64(received)
+	outcome.BytesSent += int64(sent)
+	outcome.BytesReceived += int64(received)
 	if err != nil {
 		return nil, err
 	}

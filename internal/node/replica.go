@@ -8,8 +8,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"syntropy/hint"
 	"syntropy/hlc"
 	"syntropy/internal/rpc"
 	"syntropy/internal/rpc/peerpb"
@@ -33,11 +35,15 @@ type replica struct {
 	store       *storage.Store
 	engine      storage.Engine
 	clock       *clock
-	peers       map[hlc.NodeID]*peer
+	topology    atomic.Pointer[layout]
+	gate        *gate
+	hints       *hint.Queue
 	sessions    *sessionTable
 	proofs      *proofs
+	schedule    *scheduler
 	repairs     operations
 	audits      operations // reading all rows to recompute the roots
+	counters    counters
 
 	mu      sync.Mutex
 	state   string
@@ -50,7 +56,7 @@ type replica struct {
 	work sync.WaitGroup
 }
 
-func newReplica(n *Node, record *topology.Record, self hlc.NodeID, store *storage.Store, engine storage.Engine, founder bool) (*replica, error) {
+func newReplica(n *Node, record *topology.Record, table *topology.Table, self hlc.NodeID, store *storage.Store, engine storage.Engine, founder bool) (*replica, error) {
 	clock, err := openClock(store, record.Settings.MaxClockSkew, n.wall)
 	if err != nil {
 		return nil, err
@@ -58,17 +64,18 @@ func newReplica(n *Node, record *topology.Record, self hlc.NodeID, store *storag
 	r := &replica{
 		node: n, log: n.log.With("node", self.String()), record: record, self: self, incarnation: n.dir.Incarnation(),
 		settings: record.Settings, store: store, engine: engine, clock: clock,
-		peers: make(map[hlc.NodeID]*peer),
 	}
+	r.gate = newGate()
 	r.sessions = newSessionTable(store)
 	if r.proofs, err = openProofs(store); err != nil {
 		return nil, err
 	}
-	for _, m := range record.Members {
-		if m.ID != self {
-			r.peers[m.ID] = r.newPeer(m)
-		}
+	r.hints, err = hint.Open(engine, hint.Options{Window: r.settings.HintWindow, BytesMax: n.opts.HintBytesMax, NoSync: n.opts.SyncInterval > 0})
+	if err != nil {
+		return nil, err
 	}
+	r.topology.Store(r.newLayout(table, nil))
+	r.schedule = newScheduler(r)
 	if err := r.openState(founder); err != nil {
 		return nil, err
 	}
@@ -76,7 +83,7 @@ func newReplica(n *Node, record *topology.Record, self hlc.NodeID, store *storag
 	if err != nil {
 		return nil, err
 	}
-	r.absence, err = newAbsence(stored, r.settings.GCGrace, r.others())
+	r.absence, err = newAbsence(stored, r.settings.GCGrace, r.layout().others())
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +99,7 @@ func (r *replica) checkAway() {
 	away := r.absence.awayFor(r.node.wall())
 	var why string
 	switch {
-	case len(r.peers) == 0 || r.state != StateLive:
+	case len(r.layout().peers) == 0 || r.state != StateLive:
 		return
 	case away > r.settings.GCGrace:
 		why = fmt.Sprintf("was away for %v, longer than gc_grace (%v)", away.Round(time.Second), r.settings.GCGrace)
@@ -142,28 +149,21 @@ func (r *replica) saveState() error {
 	return r.store.PutMeta(metaState, []byte(r.state+"\n"+r.reason))
 }
 
-func (r *replica) others() []hlc.NodeID {
-	ids := make([]hlc.NodeID, 0, len(r.peers))
-	for _, m := range r.record.Members {
-		if m.ID != r.self {
-			ids = append(ids, m.ID)
-		}
-	}
-	return ids
-}
-
 // start begins the replica's background work, which ends with ctx.
 func (r *replica) start(ctx context.Context) {
-	r.log.Info("this node is in the cluster", "cluster", r.record.ClusterID, "members", len(r.record.Members), "state", r.currentState())
+	r.log.Info("this node is in the cluster", "cluster", r.record.ClusterID, "members", len(r.layout().table.Members), "state", r.currentState())
 	r.work.Go(func() { r.watchStore(ctx) })
 	if r.currentState() == StateStale {
 		return // it has no business with anybody
 	}
-	for _, p := range r.peers {
-		r.work.Go(func() { p.link.Run(ctx) })
+	for _, p := range r.layout().peers {
+		r.connect(ctx, p)
 	}
+	r.work.Go(func() { r.followTable(ctx) })
 	r.work.Go(func() { r.keepAbsence(ctx) })
 	r.work.Go(func() { r.sessions.expire(ctx) })
+	r.work.Go(func() { r.expireHints(ctx) })
+	r.work.Go(func() { r.schedule.run(ctx) })
 	if r.node.opts.SyncInterval > 0 {
 		r.work.Go(func() { r.keepSynced(ctx, r.node.opts.SyncInterval) })
 	}
@@ -216,7 +216,7 @@ func (r *replica) mayServe(read bool) error {
 func (r *replica) stoodStill() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.peers) == 0 {
+	if len(r.layout().peers) == 0 {
 		return 0
 	}
 	return r.node.wall().Round(0).Sub(r.ticked)
@@ -239,7 +239,7 @@ func (r *replica) acceptHello(h *peerpb.Hello) (*peerpb.HelloAck, error) {
 		return &rpc.Refusal{Code: code, Text: fmt.Sprintf(format, args...)}
 	}
 	from := hlc.NodeID(h.GetNode())
-	p := r.peers[from]
+	p := r.peer(from)
 	switch {
 	case h.GetProtocol() != rpc.Protocol:
 		return nil, refuse(rpc.CodeProtocol, "%v speaks version %d of the peer protocol, this node %d: upgrade the older one", from, h.GetProtocol(), rpc.Protocol)
@@ -247,8 +247,10 @@ func (r *replica) acceptHello(h *peerpb.Hello) (*peerpb.HelloAck, error) {
 		return nil, refuse(rpc.CodeForeignCluster, "%s belongs to cluster %.8s, this node to cluster %.8s: one of them has the wrong data directory or a wrong --join", h.GetAddr(), h.GetClusterId(), r.record.ClusterID)
 	case h.GetRecordFingerprint() != r.record.Fingerprint():
 		return nil, refuse(rpc.CodeSettings, "%v has another cluster record than this node: restore the cluster.json of one of them", from)
-	case p == nil:
+	case from == r.self:
 		return nil, refuse(rpc.CodeUnknownNode, "%v is not another member of this cluster", from)
+	case p == nil: // it knows the secret, so it was made a member, or will be
+		return nil, refuse(rpc.CodeUndecided, "%v is not known here as a member yet: version %d of the topology does not name it", from, r.layout().table.Version)
 	case hlc.NodeID(h.GetToNode()) != r.self:
 		return nil, refuse(rpc.CodeUnknownNode, "this is %v, not %v: two nodes have swapped addresses or directories", r.self, hlc.NodeID(h.GetToNode()))
 	}
@@ -295,24 +297,34 @@ func (r *replica) peerUp(p *peer, ack *peerpb.HelloAck) {
 		return
 	}
 	r.log.Info("peer is up", "peer", p.id.String())
+	p.returned()
 	p.setAccepted()
 	r.cleared()
+	p.wakeReplay()
+	r.schedule.reconsider()
+	r.node.opts.Events.peerUp(p.id)
+}
+
+func (r *replica) peerDown(p *peer, err error) {
+	r.log.Info("peer is down", "peer", p.id.String(), "error", err)
+	r.node.opts.Events.peerDown(p.id, err)
 }
 
 // cleared lets a node that was away for long serve again once a majority of the
 // members accepted it.
 func (r *replica) cleared() {
 	accepted := 1
-	for _, p := range r.peers {
+	for _, p := range r.layout().peers {
 		if p.hasAccepted() {
 			accepted++
 		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.state == StateChecking && 2*accepted > len(r.record.Members) {
+	if r.state == StateChecking && 2*accepted > len(r.layout().table.Members) {
 		r.state, r.reason = StateLive, ""
 		r.log.Info("a majority of the members accepted this node: it serves again")
+		r.node.opts.Events.stateChanged(r.state, "")
 	}
 }
 
@@ -339,7 +351,7 @@ func (r *replica) goStale(by hlc.NodeID, text string) {
 func (r *replica) afterGap(gap time.Duration) {
 	r.mu.Lock()
 	r.ticked = r.node.wall().Round(0)
-	if r.state != StateLive || len(r.peers) == 0 {
+	if r.state != StateLive || len(r.layout().peers) == 0 {
 		r.mu.Unlock()
 		return
 	}
@@ -347,7 +359,7 @@ func (r *replica) afterGap(gap time.Duration) {
 	r.reason = fmt.Sprintf("this node stood still for %v, longer than gc_grace (%v): it waits for a majority of the members to tell whether they went on without it", gap.Round(time.Second), r.settings.GCGrace)
 	r.log.Warn(r.reason)
 	r.mu.Unlock()
-	for _, p := range r.peers {
+	for _, p := range r.layout().peers {
 		p.forgetAccepted()
 		p.link.Break(errors.New("this node stood still"))
 	}
@@ -356,8 +368,9 @@ func (r *replica) afterGap(gap time.Duration) {
 // usablePeers returns the peers that requests can be sent to, in order.
 func (r *replica) usablePeers() []*peer {
 	var up []*peer
-	for _, id := range r.others() {
-		if p := r.peers[id]; p.usable() {
+	l := r.layout()
+	for _, id := range l.others() {
+		if p := l.peers[id]; p.usable() {
 			up = append(up, p)
 		}
 	}
@@ -389,7 +402,8 @@ func (r *replica) keepAbsence(ctx context.Context) {
 		elapsed = min(elapsed, 2*interval)
 		r.mu.Lock()
 		r.alive()
-		died := r.absence.tick(elapsed, func(id hlc.NodeID) bool { return r.peers[id].inContact() })
+		l := r.layout()
+		died := r.absence.tick(elapsed, func(id hlc.NodeID) bool { return l.peers[id] != nil && l.peers[id].inContact() })
 		r.mu.Unlock()
 		for _, id := range died {
 			r.log.Warn("a member has been away for longer than gc_grace: it must come back with an empty data directory", "member", id.String(), "gc_grace", r.settings.GCGrace)
@@ -422,12 +436,12 @@ func (r *replica) peerRefused(p *peer, refusal *rpc.Refusal) {
 // refuses it alone is astray itself.
 func (r *replica) countForeign(refusal *rpc.Refusal) {
 	strangers := 0
-	for _, p := range r.peers {
+	for _, p := range r.layout().peers {
 		if p.refusesAsStranger() {
 			strangers++
 		}
 	}
-	if 2*strangers > len(r.record.Members) {
+	if 2*strangers > len(r.layout().table.Members) {
 		r.node.fail(fmt.Errorf("most members refuse this node: %s: %s must hold the data of this node in this cluster", refusal.Text, r.node.dir.Path()))
 	}
 }
@@ -469,11 +483,11 @@ func (r *replica) keepSynced(ctx context.Context, interval time.Duration) {
 
 // member returns a peer by name, for operators.
 func (r *replica) member(id hlc.NodeID) (*peer, error) {
-	if p := r.peers[id]; p != nil {
+	if p := r.peer(id); p != nil {
 		return p, nil
 	}
 	names := slices.Collect(func(yield func(string) bool) {
-		for _, m := range r.record.Members {
+		for _, m := range r.layout().table.Members {
 			if !yield(m.ID.String()) {
 				return
 			}

@@ -14,7 +14,11 @@ import (
 
 // scanned is a node that has a store and nothing else.
 func scanned(s *storage.Store) *Node {
-	return &Node{replica: &replica{store: s, state: StateLive}}
+	r := &replica{store: s, state: StateLive, self: 1, settings: testSettings()}
+	r.topology.Store(layoutOf(1, s.Shards(), 1))
+	n := &Node{replica: r}
+	r.node = n
+	return n
 }
 
 // scanAll walks a whole scan, each page on another of the nodes.
@@ -22,7 +26,7 @@ func scanAll(t *testing.T, count int, nodes ...*Node) (keys []string, pages int)
 	t.Helper()
 	cursor := uint64(0)
 	for {
-		next, page, err := nodes[pages%len(nodes)].Scan(t.Context(), cursor, count)
+		next, page, err := nodes[pages%len(nodes)].scan(t.Context(), cursor, count)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -144,7 +148,7 @@ func TestCursor(t *testing.T) {
 			}
 		}
 	}
-	next, keys, err := scanned(memStore(t, 4)).Scan(t.Context(), 1<<64-1, 10)
+	next, keys, err := scanned(memStore(t, 4)).scan(t.Context(), 1<<64-1, 10)
 	if next != 0 || len(keys) != 0 || err != nil {
 		t.Errorf("a made-up cursor: %d, %q, %v", next, keys, err)
 	}
@@ -155,8 +159,8 @@ func TestCursor(t *testing.T) {
 func TestScanRefused(t *testing.T) {
 	n := scanned(memStore(t, 1))
 	n.replica.state, n.replica.reason = StateJoining, "it is being filled"
-	_, _, err := n.Scan(t.Context(), 0, 10)
-	wantCode(t, err, CodeJoining, "ask another node")
+	_, _, err := n.scan(t.Context(), 0, 10)
+	wantCode(t, err, CodeUnavailable, "1 of the 1 replicas", "n1 cannot be read")
 }
 
 // TestScanOfLargeKeys: a page holds at most about a megabyte of keys, and the
@@ -165,13 +169,13 @@ func TestScanOfLargeKeys(t *testing.T) {
 	c := startCluster(t, 1, testSettings())
 	n1 := c.nodes[0]
 	for i := range 40 {
-		if err := n1.Write(t.Context(), []Op{{Key: append(key("k", i), make([]byte, 60<<10)...), Value: []byte("v")}}); err != nil {
+		if err := n1.write(t.Context(), []Op{{Key: append(key("k", i), make([]byte, 60<<10)...), Value: []byte("v")}}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	seen, pages := make(map[string]bool), 0
 	for cursor := uint64(0); pages == 0 || cursor != 0; pages++ {
-		next, keys, err := n1.Scan(t.Context(), cursor, 1000)
+		next, keys, err := n1.scan(t.Context(), cursor, 1000)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -175,9 +175,9 @@ func (r *replica) step(s *partnerSession, from hlc.NodeID, msg []byte) (reply []
 		applied = r.applyRepaired(entries)
 	}
 	reply = s.responder.Reply(applied)
-	if s.responder.Complete() && s.responder.Shards() == r.store.Shards() {
+	if s.responder.Complete() && s.responder.Shards() == len(r.layout().shared[from]) {
 		began := r.clock.now().Add(-time.Since(s.opened))
-		r.proofs.record(from, began.Add(-r.settings.Settle).Time())
+		r.proven(from, began.Add(-r.settings.Settle).Time())
 	}
 	return reply, s.responder.Done()
 }
@@ -187,9 +187,14 @@ func (r *replica) step(s *partnerSession, from hlc.NodeID, msg []byte) (reply []
 // future must not keep two replicas apart.
 func (r *replica) applyRepaired(entries []lww.Entry) error {
 	var refused error
+	l := r.layout()
 	good := entries[:0:0]
 	for _, e := range entries {
-		if err := r.clock.observe(e.Newest()); err != nil {
+		if shard, _ := r.store.Locate(e.Key); !l.table.Holds(r.self, shard) {
+			refused = fmt.Errorf("key %q: %v holds no replica of shard %d", e.Key, r.self, shard)
+			continue
+		}
+		if err := r.clock.Observe(e.Newest()); err != nil {
 			refused = fmt.Errorf("key %q: %w", e.Key, err)
 			continue
 		}

@@ -55,7 +55,10 @@ func partner(t *testing.T) (*replica, *countingEngine) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &replica{store: s, clock: c, proofs: proofs, sessions: newSessionTable(s), log: slog.New(slog.DiscardHandler)}, e
+	r := &replica{node: &Node{}, self: 1, store: s, clock: c, proofs: proofs, sessions: newSessionTable(s), log: slog.New(slog.DiscardHandler)}
+	r.topology.Store(layoutOf(1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9))
+	r.schedule = newScheduler(r)
+	return r, e
 }
 
 // opening is the first message of a session over an empty store.

@@ -6,6 +6,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"syntropy/coordinator"
+	"syntropy/report"
 )
 
 // away stops the node for longer than gc_grace while the others run, and
@@ -38,10 +41,10 @@ func TestStaleNode(t *testing.T) {
 	n3.start()
 	n3.state(StateStale)
 
-	_, _, err := n3.Get(t.Context(), key("k", 5))
+	_, _, err := n3.read(t.Context(), key("k", 5))
 	wantCode(t, err, CodeStale, "gc_grace (3s)", "deleted keys back", "neither serves nor syncs", "move its data directory away")
-	wantCode(t, n3.Write(t.Context(), []Op{{Key: []byte("k"), Value: []byte("v")}}), CodeStale)
-	_, err = n3.Repair(t.Context(), RepairOptions{})
+	wantCode(t, n3.write(t.Context(), []Op{{Key: []byte("k"), Value: []byte("v")}}), CodeStale)
+	_, err = n3.Repair(t.Context(), report.RepairOptions{})
 	wantCode(t, err, CodeStale)
 	st, err := n3.Status(t.Context())
 	if err != nil || st.Nodes[2].State != StateStale {
@@ -49,7 +52,7 @@ func TestStaleNode(t *testing.T) {
 	}
 	wantWords(t, st.Nodes[2].Reason, "empty one")
 
-	reports, err := n1.Repair(t.Context(), RepairOptions{})
+	reports, err := n1.Repair(t.Context(), report.RepairOptions{})
 	if err != nil || len(reports) != 3 {
 		t.Fatalf("%+v, %v", reports, err)
 	}
@@ -110,8 +113,11 @@ func TestFillIsSeen(t *testing.T) {
 			_, reason := r.stateAndReason()
 			return strings.HasSuffix(reason, "still needs a session with n2")
 		})
-		_, _, err := n3.Get(t.Context(), key("k", 1))
-		wantCode(t, err, CodeJoining, "n2", "ask another node")
+		if got := n3.get(key("k", 1)); got != "k of n1 1" { // from n1: its own copy serves no reads
+			t.Errorf("n3 answers %q", got)
+		}
+		_, err := n3.Read(t.Context(), coordinator.Quorum, [][]byte{key("k", 1)})
+		wantCode(t, err, CodeUnavailable, "n2", "empty data directory")
 		n3.put("taken", 0, 3)
 		if st, err := n3.Status(t.Context()); err != nil || st.Rebuilding != 1 {
 			t.Errorf("%+v, %v", st, err)
@@ -142,8 +148,8 @@ func TestStoreIsGone(t *testing.T) {
 	}
 	n3.start()
 	n3.replicaOf()
-	_, _, err := n3.Get(t.Context(), key("k", 1))
-	wantCode(t, err, CodeJoining)
+	_, err := n3.Read(t.Context(), coordinator.Quorum, [][]byte{key("k", 1)})
+	wantCode(t, err, CodeUnavailable, "empty data directory")
 	n2.start()
 	n3.state(StateLive)
 	c.connected()
@@ -179,7 +185,7 @@ func TestWholeClusterAway(t *testing.T) {
 	passed(t, c.settings.GCGrace+time.Second)
 	c.nodes[0].start()
 	c.nodes[0].state(StateChecking)
-	_, _, err := c.nodes[0].Get(t.Context(), key("k", 1))
+	_, _, err := c.nodes[0].read(t.Context(), key("k", 1))
 	wantCode(t, err, CodeChecking, "longer than gc_grace", "majority")
 	c.nodes[1].start()
 	c.nodes[0].state(StateLive)
@@ -255,7 +261,7 @@ func TestStaleIsRemembered(t *testing.T) {
 	n2.stop()
 	n3.start()
 	n3.state(StateStale)
-	_, _, err := n3.Get(t.Context(), key("k", 5))
+	_, _, err := n3.read(t.Context(), key("k", 5))
 	wantCode(t, err, CodeStale, "gc_grace", "move its data directory away")
 	// A member that never judged it does not deal with it either.
 	hello := n3.replicaOf().hello(2)
@@ -277,7 +283,7 @@ func TestStoodStill(t *testing.T) {
 	r.ticked = r.ticked.Add(-c.settings.GCGrace - time.Minute)
 	r.mu.Unlock()
 	// The request comes before the first tick.
-	_, _, err := n3.Get(t.Context(), key("k", 1))
+	_, _, err := n3.read(t.Context(), key("k", 1))
 	wantCode(t, err, CodeChecking, "stood still")
 	r.afterGap(time.Hour)
 	n3.state(StateLive) // the links were made anew, and the others accept it
@@ -303,8 +309,8 @@ func TestStoreIsEmpty(t *testing.T) {
 	}
 	n3.start()
 	n3.state(StateJoining)
-	_, _, err := n3.Get(t.Context(), key("k", 1))
-	wantCode(t, err, CodeJoining)
+	_, err := n3.Read(t.Context(), coordinator.Quorum, [][]byte{key("k", 1)})
+	wantCode(t, err, CodeUnavailable, "empty data directory")
 	n2.start()
 	n3.state(StateLive)
 	if got := n3.get(key("k", 1)); got != "k of n1 1" {

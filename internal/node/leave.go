@@ -1,0 +1,74 @@
+package node
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"syntropy/hlc"
+	"syntropy/internal/rpc/peerpb"
+)
+
+// leaveTimeout is how long a node that stops waits until every other one has sent
+// it the last of its requests. One that does not answer in time is left.
+const leaveTimeout = 2 * time.Second
+
+// sayGoodbye tells the other nodes that this one stops, and returns when none of
+// them has a request here that is unanswered. From then on they treat it as down,
+// without having lost anything to it: what they had sent is applied and
+// acknowledged, so none of it becomes a hint.
+func (r *replica) sayGoodbye() {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+	defer cancel()
+	var told sync.WaitGroup
+	for _, p := range r.usablePeers() {
+		told.Go(func() {
+			_, err := p.link.Call(ctx, &peerpb.Message{Body: &peerpb.Message_Leaving{Leaving: &peerpb.Leaving{}}})
+			if err != nil {
+				r.log.Debug("a peer did not take note that this node stops", "peer", p.id.String(), "error", err)
+			}
+		})
+	}
+	told.Wait()
+}
+
+// handleLeaving sends the peer nothing more, and answers when it has answered all
+// that it was sent.
+func (r *replica) handleLeaving(ctx context.Context, from hlc.NodeID) (*peerpb.Message, error) {
+	p, err := r.member(from)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
+	defer cancel()
+	select {
+	case <-p.leave():
+	case <-ctx.Done():
+	}
+	r.log.Info("peer is about to stop", "peer", from.String())
+	return &peerpb.Message{Body: &peerpb.Message_LeavingReply{LeavingReply: &peerpb.LeavingReply{}}}, nil
+}
+
+// leave marks the peer as leaving; the channel is closed when no request to it is
+// unanswered.
+func (p *peer) leave() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.leaving = true
+	drained := make(chan struct{})
+	if p.requests == 0 {
+		close(drained)
+		return drained
+	}
+	if p.drained == nil {
+		p.drained = drained
+	}
+	return p.drained
+}
+
+// returned ends what leave began: the peer is back.
+func (p *peer) returned() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.leaving = false
+}
