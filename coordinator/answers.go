@@ -17,6 +17,9 @@ const (
 	Shadowed
 	// Rejected: the replica refuses the entry and would refuse it again.
 	Rejected
+	// Deferred: the replica cannot take the entry now and may be able to later,
+	// when its clock is right for example. It is owed a hint.
+	Deferred
 )
 
 // String names the outcome.
@@ -28,6 +31,8 @@ func (o AnswerOutcome) String() string {
 		return "shadowed"
 	case Rejected:
 		return "rejected"
+	case Deferred:
+		return "deferred"
 	}
 	return fmt.Sprintf("outcome(%d)", uint8(o))
 }
@@ -36,7 +41,7 @@ func (o AnswerOutcome) String() string {
 type Answer struct {
 	Outcome AnswerOutcome
 	Version lww.Version // Shadowed: the version that the replica holds
-	Reason  string      // Rejected: why, for people
+	Reason  string      // Rejected and Deferred: why, for people
 }
 
 // Answered reports a replica's answers, one for each entry of s. Answers whose
@@ -67,6 +72,9 @@ func (w *Write) Answered(s Send, answers []Answer) {
 		case Rejected:
 			t.state = refused
 			why = fmt.Errorf("%v refuses the entry: %s", s.To, a.Reason)
+		case Deferred:
+			t.state = missed
+			why = fmt.Errorf("%v cannot take the entry now: %s", s.To, a.Reason)
 		default:
 			t.state = missed
 			why = errMisfit

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"bytes"
+	"slices"
 
 	"syntropy/hlc"
 	"syntropy/lww"
@@ -59,6 +60,7 @@ func (r *Read) failed(a Ask, err error) {
 		r.replace(i, a.To, err)
 	}
 	r.send()
+	r.settle()
 }
 
 func (r *Read) close(a Ask) bool {
@@ -104,7 +106,12 @@ func (r *Read) replace(i int, failed hlc.NodeID, err error) {
 	k := &r.keys[i]
 	k.failed = append(k.failed, failed)
 	node, ok := r.candidate(k)
-	if !ok {
+	switch {
+	case !ok && len(k.slots) > k.need: // another one was asked as well
+		k.slots = slices.DeleteFunc(k.slots, func(o slot) bool { return o.node == failed })
+		r.judge(i)
+		return
+	case !ok:
 		r.fail(r.unavailable(k, err))
 		return
 	}
@@ -120,11 +127,17 @@ func (r *Read) judge(i int) {
 	if k.complete || i >= r.prefix {
 		return
 	}
+	answers := 0
 	for n := range k.slots {
-		if k.slots[n].waiting {
-			return
+		if !k.slots[n].waiting {
+			answers++
 		}
 	}
+	if answers < k.need {
+		return
+	}
+	// Who was slow, and was asked beside others, is not waited for.
+	k.slots = slices.DeleteFunc(k.slots, func(s slot) bool { return s.waiting })
 	fetch := false
 	for n := range k.slots {
 		if s := &k.slots[n]; !s.full && s.found && !r.seen(k, s.sum) {

@@ -36,6 +36,9 @@ func (r *run) read(level Level, promised []lww.Entry) ([]lww.Entry, error) {
 	var repairs []Send
 	repaired := true
 	for {
+		if r.pick(6) == 0 {
+			rd.Hurry()
+		}
 		asks = append(asks, rd.Asks()...)
 		for _, s := range rd.Repairs() {
 			if r.planted == repairBackwards {

@@ -35,7 +35,8 @@ type reading struct {
 	key      []byte
 	shard    int
 	replicas []hlc.NodeID
-	slots    []slot       // one for each answer that the level asks for
+	need     int          // answers that the level asks for
+	slots    []slot       // one for each of them, and more while one is slow
 	failed   []hlc.NodeID // replicas that held a slot before
 	complete bool
 	entry    lww.Entry
@@ -103,8 +104,9 @@ func NewRead(p Placement, hash func(lww.Entry) merkle.Sum, level Level, keys [][
 		k := &r.keys[i]
 		k.key, k.shard = key, p.Shard(key)
 		k.replicas = p.Replicas(k.shard)
-		first, need := len(slots), level.Of(len(k.replicas))
-		for n := range need {
+		k.need = level.Of(len(k.replicas))
+		first := len(slots)
+		for n := range k.need {
 			k.slots = slots[first:]
 			node, ok := r.candidate(k)
 			if !ok {
@@ -170,6 +172,33 @@ func (r *Read) Asks() []Ask {
 	fresh := r.asks[r.taken:len(r.asks):len(r.asks)]
 	r.taken = len(r.asks)
 	return fresh
+}
+
+// Hurry asks one more replica for each answer that has not come yet, where there is
+// one, and takes whichever answers first. Calling it too early costs messages; not
+// calling it lets one slow replica hold up every read that asks it.
+func (r *Read) Hurry() {
+	if r.done || r.settled {
+		return
+	}
+	for i := range r.keys[:r.prefix] {
+		k := &r.keys[i]
+		if k.complete {
+			continue
+		}
+		for _, s := range k.slots {
+			if !s.waiting {
+				continue
+			}
+			node, ok := r.candidate(k)
+			if !ok {
+				break
+			}
+			k.slots = append(k.slots, slot{node: node, full: s.full, waiting: true})
+			r.queue = append(r.queue, question{node, i, s.full})
+		}
+	}
+	r.send()
 }
 
 // Done reports whether the client can be answered, and with what error: nil or

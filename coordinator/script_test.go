@@ -147,6 +147,8 @@ func (s *script) step(t *testing.T, d *datadriven.TestData) {
 			s.read.Expire()
 		}
 		s.sends, s.asks = nil, nil
+	case "hurry":
+		s.read.Hurry()
 	case "show":
 		s.show()
 	default:

@@ -143,7 +143,7 @@ func TestFingerprintKnowsEveryField(t *testing.T) {
 		of     any
 		fields int
 	}{
-		{Write{}, 10}, {pending{}, 14}, {target{}, 2}, {Read{}, 14}, {reading{}, 8}, {slot{}, 6},
+		{Write{}, 10}, {pending{}, 14}, {target{}, 2}, {Read{}, 14}, {reading{}, 9}, {slot{}, 6},
 		{race{}, 13}, {flight{}, 7}, {lww.Version{}, 6}, {Send{}, 5}, {Ask{}, 5}, {Answer{}, 3},
 	} {
 		if typ := reflect.TypeOf(tc.of); typ.NumField() != tc.fields {

@@ -69,6 +69,10 @@ func (c *Clock) Next(wall time.Time) (Stamp, error) {
 	return next, nil
 }
 
+// Idle reports whether the next stamp at wall would pass the durable ceiling, so
+// that Next would fail with ErrCeiling.
+func (c *Clock) Idle(wall time.Time) bool { return max(FromTime(wall), c.last+1) > c.ceiling }
+
 // Observe takes note of a stamp issued by another node, so that later stamps of
 // this clock are above it. A stamp further ahead of wall than the bound is
 // refused with *AheadError and leaves the clock as it was.

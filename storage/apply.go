@@ -207,6 +207,8 @@ func (c *change) putLeaves() {
 func (c *change) adjustTrees() {
 	for id, l := range c.leaves {
 		c.store.trees[id.shard].Adjust(id.leaf.First(), l.plus, l.minus)
+		c.store.stats.entries.Add(l.plus.Count - l.minus.Count)
+		c.store.stats.tombstones.Add(l.tombstones - c.store.tombstones[id])
 		if l.tombstones == 0 {
 			delete(c.store.tombstones, id)
 		} else {

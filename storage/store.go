@@ -30,6 +30,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"syntropy/lww"
 	"syntropy/merkle"
@@ -103,6 +104,7 @@ type Store struct {
 	mu         sync.Mutex
 	trees      []*merkle.Tree
 	tombstones map[leafID]uint64
+	stats      struct{ entries, tombstones atomic.Uint64 } // sums of the two above
 	failed     error // a commit whose outcome is unknown: the store takes no more writes
 	broken     chan struct{}
 }
@@ -221,6 +223,8 @@ func (s *Store) loadLeaves() error {
 			return false
 		}
 		s.trees[shard].Adjust(leaf.First(), row.digest, merkle.Digest{})
+		s.stats.entries.Add(row.digest.Count)
+		s.stats.tombstones.Add(row.tombstones)
 		if row.tombstones > 0 {
 			s.tombstones[leafID{shard, leaf}] = row.tombstones
 		}
@@ -335,17 +339,10 @@ type Stats struct {
 	Tombstones uint64
 }
 
-// Stats returns the present counts, from memory.
+// Stats returns the present counts, from memory. It waits for nothing: heartbeats
+// carry them, and must not stop because a disk is slow.
 func (s *Store) Stats() (st Stats) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, t := range s.trees {
-		st.Entries += t.Root().Count
-	}
-	for _, n := range s.tombstones {
-		st.Tombstones += n
-	}
-	return st
+	return Stats{Entries: s.stats.entries.Load(), Tombstones: s.stats.tombstones.Load()}
 }
 
 // Meta returns a value stored with PutMeta.

@@ -36,6 +36,7 @@ type peerAbsence struct {
 	Incarnation string        `json:"incarnation"` // disk of the last contact
 	Unseen      time.Duration `json:"unseen_ns"`   // running without contact since then
 	Dead        bool          `json:"dead"`
+	Table       uint64        `json:"table,omitempty"` // version of the topology when the disk was first met
 }
 
 func newAbsence(stored []byte, gcGrace time.Duration, members []hlc.NodeID) (*absence, error) {
@@ -93,29 +94,42 @@ func (a *absence) tick(elapsed time.Duration, inContact func(hlc.NodeID) bool) (
 	return died
 }
 
-// refusal says why the member with this disk must not take part, if so.
-func (a *absence) refusal(id hlc.NodeID, incarnation, state string) (text string, refused bool) {
+// refusal says why the member with this disk must not take part, if so. A disk that
+// succeeds the one that was known has been filled since it came empty; any other one
+// that does not come empty is not what the member should have.
+func (a *absence) refusal(id hlc.NodeID, incarnation, state string, succeeds bool) (text string, refused bool) {
 	p := a.Peers[id]
 	switch {
 	case p == nil || p.Incarnation == "":
 		return "", false
 	case p.Incarnation == incarnation && p.Dead:
 		return fmt.Sprintf("%v was away for longer than gc_grace (%v) while the others went on: deletes made meanwhile may be forgotten by now, so its data could bring deleted keys back", id, a.gcGrace), true
-	case p.Incarnation != incarnation && state != StateJoining:
+	case p.Incarnation != incarnation && state != StateJoining && !succeeds:
 		return fmt.Sprintf("%v comes back with another data directory (%.8s, it had %.8s), not as an empty one: it was copied, restored or mixed up", id, incarnation, p.Incarnation), true
 	}
 	return "", false
 }
 
+// succeeds reports whether a disk of a member came after the one of the last
+// contact: it says that it replaces that one, or a later version of the topology
+// than that of the contact names it. An old disk that is put back does neither.
+func (a *absence) succeeds(id hlc.NodeID, incarnation, replaces, named string, version uint64) bool {
+	p := a.Peers[id]
+	return p != nil && (replaces != "" && replaces == p.Incarnation || named == incarnation && version > p.Table)
+}
+
 // contact notes that a member was accepted, and tells whether it has another
 // disk than before.
-func (a *absence) contact(id hlc.NodeID, incarnation string) (changed bool) {
+func (a *absence) contact(id hlc.NodeID, incarnation string, version uint64) (changed bool) {
 	p := a.Peers[id]
 	if p == nil {
 		return false
 	}
 	changed = p.Incarnation != incarnation
-	*p = peerAbsence{Incarnation: incarnation}
+	if changed {
+		p.Table = version
+	}
+	*p = peerAbsence{Incarnation: incarnation, Table: p.Table}
 	return changed
 }
 

@@ -19,7 +19,7 @@ func ledger(t *testing.T, n int) *absence {
 	t.Helper()
 	a := reopen(t, nil, n)
 	for id := range a.Peers {
-		a.contact(id, diskA)
+		a.contact(id, diskA, 1)
 	}
 	return a
 }
@@ -48,7 +48,7 @@ func runs(a *absence, ticks int, with ...hlc.NodeID) (died []hlc.NodeID) {
 }
 
 func dead(a *absence, id hlc.NodeID) bool {
-	_, refused := a.refusal(id, diskA, StateLive)
+	_, refused := a.refusal(id, diskA, StateLive, false)
 	return refused
 }
 
@@ -67,7 +67,7 @@ func TestAbsenceVerdict(t *testing.T) {
 	if dead(a, 2) {
 		t.Fatal("a member in contact died")
 	}
-	text, _ := a.refusal(3, diskA, StateLive)
+	text, _ := a.refusal(3, diskA, StateLive, false)
 	wantWords(t, text, "n3", "gc_grace (1h0m0s)", "deleted keys back")
 }
 
@@ -132,7 +132,7 @@ func TestAbsenceContactResets(t *testing.T) {
 	a := ledger(t, 3)
 	for range 100 {
 		runs(a, 6, 2)
-		a.contact(3, diskA)
+		a.contact(3, diskA, 1)
 	}
 	if dead(a, 3) {
 		t.Fatal("a member that comes by every hour is dead")
@@ -147,22 +147,22 @@ func TestAbsenceVerdictStands(t *testing.T) {
 	a = reopen(t, a.encode(), 3)
 	runs(a, 5, 2, 3)
 	for _, state := range []string{StateLive, StateJoining, StateChecking} {
-		if _, refused := a.refusal(3, diskA, state); !refused {
+		if _, refused := a.refusal(3, diskA, state, false); !refused {
 			t.Fatalf("the disk that was away is let in as %s", state)
 		}
 	}
-	if _, refused := a.refusal(3, diskB, StateLive); !refused {
+	if _, refused := a.refusal(3, diskB, StateLive, false); !refused {
 		t.Fatal("another disk that is not being filled is let in")
 	}
-	if text, refused := a.refusal(3, diskB, StateJoining); refused {
+	if text, refused := a.refusal(3, diskB, StateJoining, false); refused {
 		t.Fatal("an empty disk is refused: ", text)
 	}
-	a.contact(3, diskB)
+	a.contact(3, diskB, 1)
 	a = reopen(t, a.encode(), 3)
-	if _, refused := a.refusal(3, diskB, StateLive); refused {
+	if _, refused := a.refusal(3, diskB, StateLive, false); refused {
 		t.Fatal("the new disk is refused once it is filled")
 	}
-	if _, refused := a.refusal(3, diskA, StateLive); !refused {
+	if _, refused := a.refusal(3, diskA, StateLive, false); !refused {
 		t.Fatal("the old disk is let in after the new one")
 	}
 }
@@ -171,12 +171,12 @@ func TestAbsenceVerdictStands(t *testing.T) {
 // is a copy or a mix-up.
 func TestAbsenceRestoredCopy(t *testing.T) {
 	a := ledger(t, 3)
-	text, refused := a.refusal(2, diskB, StateLive)
+	text, refused := a.refusal(2, diskB, StateLive, false)
 	if !refused {
 		t.Fatal("it is let in")
 	}
 	wantWords(t, text, "n2", "another data directory", "copied, restored or mixed up")
-	if _, refused := reopen(t, nil, 3).refusal(2, diskB, StateLive); refused {
+	if _, refused := reopen(t, nil, 3).refusal(2, diskB, StateLive, false); refused {
 		t.Fatal("a member is refused at the first contact ever")
 	}
 }
@@ -184,5 +184,30 @@ func TestAbsenceRestoredCopy(t *testing.T) {
 func TestAbsenceMalformed(t *testing.T) {
 	if _, err := newAbsence([]byte("{"), time.Hour, nil); err == nil {
 		t.Fatal("a malformed ledger is taken for an empty one")
+	}
+}
+
+// TestSuccession: a disk that came after the known one may return filled; one that
+// came before may not.
+func TestSuccession(t *testing.T) {
+	a := reopen(t, nil, 3)
+	a.contact(3, diskA, 1)
+	for _, tc := range []struct {
+		name, incarnation, replaces, named string
+		version                            uint64
+		want                               bool
+	}{
+		{"it says what it replaces", diskB, diskA, diskA, 1, true},
+		{"a newer topology names it", diskB, "", diskB, 2, true},
+		{"it replaces another disk", diskB, "another", diskA, 2, false},
+		{"nobody knows it", diskB, "", diskA, 2, false},
+	} {
+		if got := a.succeeds(3, tc.incarnation, tc.replaces, tc.named, tc.version); got != tc.want {
+			t.Errorf("%s: %v", tc.name, got)
+		}
+	}
+	a.contact(3, diskB, 1) // it was met before the topology named it
+	if a.succeeds(3, diskA, "", diskA, 1) {
+		t.Error("the old disk passes for the successor of the new one")
 	}
 }

@@ -67,9 +67,10 @@ func (h *peerHandler) Hello(_ context.Context, hello *peerpb.Hello) (*peerpb.Hel
 
 func (h *peerHandler) LinkClosed(from hlc.NodeID) {
 	if r, err := h.node.running(); err == nil {
-		r.sessions.drop(from)
-		if p := r.peer(from); p != nil {
-			p.addInbound(-1)
+		// A peer that has dialled again goes on over its new link; what it began on
+		// this one is found idle in time.
+		if p := r.peer(from); p == nil || p.addInbound(-1) == 0 {
+			r.sessions.drop(from)
 		}
 	}
 }
@@ -149,8 +150,8 @@ func (r *replica) oldestFirstArrival() hlc.Stamp {
 func (r *replica) handleApply(req *peerpb.Apply) (*peerpb.Message, error) {
 	l := r.layout()
 	reply := new(peerpb.ApplyReply)
-	reject := func(i int, err error) {
-		reply.Rejected = append(reply.Rejected, &peerpb.Rejected{Index: uint32(i), Reason: err.Error()})
+	reject := func(i int, err error, forGood bool) {
+		reply.Rejected = append(reply.Rejected, &peerpb.Rejected{Index: uint32(i), Reason: err.Error(), ForGood: forGood})
 	}
 	oldest := r.oldestFirstArrival()
 	if req.Flags == forReadRepair {
@@ -166,16 +167,17 @@ func (r *replica) handleApply(req *peerpb.Apply) (*peerpb.Message, error) {
 		if err == nil && e.Newest() < oldest {
 			err = fmt.Errorf("stamped %v, which is too old to arrive now", e.Newest())
 		}
-		if err == nil {
-			if shard, _ := r.store.Locate(e.Key); !l.table.Holds(r.self, shard) {
-				err = fmt.Errorf("%v holds no replica of shard %d in version %d of the topology", r.self, shard, l.table.Version)
-			}
+		if err != nil {
+			reject(i, err, true)
+			continue
 		}
-		if err == nil {
+		if shard, _ := r.store.Locate(e.Key); !l.table.Holds(r.self, shard) {
+			err = fmt.Errorf("%v holds no replica of shard %d in version %d of the topology", r.self, shard, l.table.Version)
+		} else {
 			err = r.clock.Observe(e.Newest())
 		}
-		if err != nil {
-			reject(i, err)
+		if err != nil { // a later topology, or a clock that is set right, may make it welcome
+			reject(i, err, false)
 			continue
 		}
 		entries = append(entries, e)

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"syntropy/report"
 	"syntropy/storage"
 	"syntropy/storage/memstore"
+	"syntropy/storage/storagetest"
 )
 
 // testDeadline is how long a condition may take to come true: far longer than
@@ -117,6 +119,7 @@ type member struct {
 	expect int
 	join   []string
 	zone   string
+	wrap   func(storage.Engine) storage.Engine
 	log    logBuffer
 }
 
@@ -132,6 +135,34 @@ type cluster struct {
 	interval          time.Duration
 	events            Events
 	hintBytes         int64
+}
+
+// slowDisk is a disk that stops answering when it is told to.
+type slowDisk struct {
+	get, scan, flush atomic.Bool // which of its doings hang
+	released         chan struct{}
+}
+
+func (d *slowDisk) hang(which *atomic.Bool) error {
+	if which.Load() {
+		<-d.released
+	}
+	return nil
+}
+
+// slow puts a slow disk under a node that is yet to be started. It answers again when
+// the test ends.
+func (m *member) slow() *slowDisk {
+	d := &slowDisk{released: make(chan struct{})}
+	m.wrap = func(e storage.Engine) storage.Engine {
+		return &storagetest.Intercept{
+			Engine: e,
+			OnGet:  func([]byte) error { return d.hang(&d.get) },
+			OnScan: func(_, _ []byte) error { return d.hang(&d.scan) },
+			OnWait: func() error { return d.hang(&d.flush) },
+		}
+	}
+	return d
 }
 
 // newCluster picks addresses and directories and starts nothing. When the test
@@ -220,7 +251,7 @@ func (m *member) options() Options {
 	return Options{
 		DataDir: m.dir, PeerAddr: m.addr, Join: m.join, BootstrapExpect: m.expect, Settings: m.c.settings,
 		ClockOffset: m.offset, CacheBytes: 1 << 20, NoHints: !m.c.hints, NoReadRepair: !m.c.readRepair,
-		RepairInterval: m.c.interval, Zone: m.zone, Events: m.c.events, HintBytesMax: m.c.hintBytes,
+		RepairInterval: m.c.interval, Zone: m.zone, Events: m.c.events, HintBytesMax: m.c.hintBytes, wrap: m.wrap,
 		Logger: slog.New(slog.NewTextHandler(&m.log, &slog.HandlerOptions{Level: slog.LevelInfo})),
 	}
 }

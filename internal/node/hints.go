@@ -57,18 +57,26 @@ func (r *replica) replayHints(ctx context.Context, p *peer) {
 	}
 	// A message must fit into the burst, however large its one entry is.
 	limit := rate.NewLimiter(rate.Limit(bytes), max(int(bytes), replayBytes+lww.MaxKeyBytes+lww.MaxValueBytes))
-	retry := time.NewTimer(0)
-	defer retry.Stop()
+	p.wakeReplay() // for what is there from before the start
+	pause := time.NewTimer(replayRetry)
+	defer pause.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-p.replay:
-		case <-retry.C:
 		}
 		if err := r.replayTo(ctx, p, limit); err != nil && ctx.Err() == nil {
-			r.log.Warn("the replay of hints was interrupted", "peer", p.id.String(), "error", err)
-			retry.Reset(replayRetry)
+			r.log.Warn("the replay of hints was interrupted; it goes on in a while", "peer", p.id.String(), "pause", replayRetry, "error", err)
+			p.wakeReplay()
+			// Whatever makes new hints meanwhile: a peer that cannot take them now
+			// is not helped by being asked more often.
+			pause.Reset(replayRetry)
+			select {
+			case <-ctx.Done():
+				return
+			case <-pause.C:
+			}
 		}
 	}
 }
@@ -103,13 +111,17 @@ func (r *replica) replayTo(ctx context.Context, p *peer, limit *rate.Limiter) er
 			}
 			return err
 		}
+		rejected := 0
 		for _, a := range answers {
-			if a.Outcome == coordinator.Rejected {
-				r.counters.hintsRejected.Add(1)
-			} else {
-				delivered++
+			switch a.Outcome {
+			case coordinator.Deferred: // the batch stays, and comes again as a whole
+				return errors.New(a.Reason)
+			case coordinator.Rejected:
+				rejected++
 			}
 		}
+		r.counters.hintsRejected.Add(int64(rejected))
+		delivered += len(answers) - rejected
 		if err := r.hints.Delivered(batch); err != nil {
 			return err
 		}

@@ -3,22 +3,18 @@ package node
 import (
 	"context"
 	"sync"
-	"time"
 
 	"syntropy/hlc"
 	"syntropy/internal/rpc/peerpb"
 )
 
-// leaveTimeout is how long a node that stops waits until every other one has sent
-// it the last of its requests. One that does not answer in time is left.
-const leaveTimeout = 2 * time.Second
-
 // sayGoodbye tells the other nodes that this one stops, and returns when none of
 // them has a request here that is unanswered. From then on they treat it as down,
 // without having lost anything to it: what they had sent is applied and
-// acknowledged, so none of it becomes a hint.
+// acknowledged, so none of it becomes a hint. It waits as long as a request may
+// take, and no longer for a node that does not answer.
 func (r *replica) sayGoodbye() {
-	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), r.settings.RequestDeadline)
 	defer cancel()
 	var told sync.WaitGroup
 	for _, p := range r.usablePeers() {
@@ -39,7 +35,7 @@ func (r *replica) handleLeaving(ctx context.Context, from hlc.NodeID) (*peerpb.M
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
+	ctx, cancel := context.WithTimeout(ctx, r.settings.RequestDeadline)
 	defer cancel()
 	select {
 	case <-p.leave():

@@ -103,6 +103,8 @@ type Options struct {
 	// CacheBytes bounds the block cache; zero means the engine's default.
 	CacheBytes int64
 	Logger     *slog.Logger // nil discards
+
+	wrap func(storage.Engine) storage.Engine // lets tests put a disk that misbehaves under the store
 }
 
 // Node is one running member of a cluster, or one that waits to become one.
@@ -161,6 +163,13 @@ func Start(opts Options) (*Node, error) {
 	n.work.Go(func() {
 		if err := n.server.Serve(opts.PeerListener); err != nil {
 			n.fail(fmt.Errorf("the peer port failed: %w", err))
+		}
+	})
+	n.work.Go(func() {
+		select {
+		case <-n.failed:
+			n.server.Close() // nobody is to count on this node any more
+		case <-ctx.Done():
 		}
 	})
 	n.work.Go(func() {
@@ -352,7 +361,11 @@ func (n *Node) openReplica(record *topology.Record, table *topology.Table, self 
 	if err != nil {
 		return nil, err
 	}
-	store, err := storage.Open(engine, storage.Options{
+	var disk storage.Engine = engine
+	if n.opts.wrap != nil {
+		disk = n.opts.wrap(engine)
+	}
+	store, err := storage.Open(disk, storage.Options{
 		Shards: record.Settings.Shards,
 		Secret: record.Secret,
 		NoSync: n.opts.SyncInterval > 0,
@@ -360,7 +373,7 @@ func (n *Node) openReplica(record *topology.Record, table *topology.Table, self 
 	if err != nil {
 		return nil, errors.Join(err, engine.Close())
 	}
-	r, err := newReplica(n, record, table, self, store, engine, first && record.IsFounder(n.identity()))
+	r, err := newReplica(n, record, table, self, store, disk, first && record.IsFounder(n.identity()))
 	if err != nil {
 		return nil, errors.Join(err, engine.Close())
 	}
@@ -470,10 +483,10 @@ func (n *Node) running() (*replica, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
+	case n.fatal != nil: // what it shows may be wrong
+		return nil, &Error{CodeFailed, n.fatal.Error()}
 	case n.replica != nil:
 		return n.replica, nil
-	case n.fatal != nil:
-		return nil, &Error{CodeFailed, n.fatal.Error()}
 	}
 	return nil, &Error{CodeLoading, "the cluster is not formed yet: this node waits for the others named by --join and --bootstrap-expect; its log says for whom"}
 }

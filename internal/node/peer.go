@@ -66,10 +66,13 @@ func (p *peer) connectedTo() (incarnation string) {
 	return p.incarnation
 }
 
-func (p *peer) addInbound(n int) {
+// addInbound counts the links that the peer has to this node, and returns how many
+// these are.
+func (p *peer) addInbound(n int) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.inbound += n
+	return p.inbound
 }
 
 // inContact reports whether the peer can reach this node or this node the peer.

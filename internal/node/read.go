@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"syntropy/coordinator"
 	"syntropy/hlc"
@@ -16,6 +17,17 @@ import (
 // small keys comes at once, and little against the memory of a node. At least one
 // entry is always answered.
 const readBytesMax = 4 << 20
+
+// readKeyBytesMax and readKeysMax bound the keys of one question, of which several
+// fit into a message.
+const (
+	readKeyBytesMax = 1 << 20
+	readKeysMax     = 10_000
+)
+
+// readHurry is after how long a read asks another replica as well: far more than an
+// answer takes, and little to somebody who waits.
+const readHurry = 250 * time.Millisecond
 
 // Found is what a read says of one key.
 type Found = coordinator.Found
@@ -35,28 +47,42 @@ func (n *Node) Read(ctx context.Context, level coordinator.Level, keys [][]byte)
 	if level == coordinator.Default {
 		level = n.opts.ReadConsistency
 	}
+	keys = firstKeys(keys)
+	ctx, cancel := context.WithTimeout(ctx, r.settings.RequestDeadline)
 	if level == coordinator.One {
-		if found, ok := r.readHere(keys); ok {
+		if found, ok := r.readHere(ctx, keys); ok {
+			cancel()
 			return found, nil
 		}
 	}
 	read, err := coordinator.NewRead(r.placement(r.readable), r.digest, level, keys)
 	if err != nil {
+		cancel()
 		return nil, r.unreadable(err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.settings.RequestDeadline)
 	run := &readRun{r: r, read: read, keys: keys, cancel: cancel, decided: make(chan struct{})}
 	run.mu.Lock()
 	run.advance(ctx)
 	run.mu.Unlock()
-	select {
-	case <-run.decided:
-	case <-ctx.Done():
-		run.mu.Lock()
-		read.Expire()
-		run.advance(ctx)
-		run.mu.Unlock()
-		<-run.decided
+	hurry := time.NewTimer(min(r.settings.RequestDeadline/8, readHurry))
+	defer hurry.Stop()
+	for decided := false; !decided; {
+		select {
+		case <-run.decided:
+			decided = true
+		case <-hurry.C:
+			run.mu.Lock()
+			read.Hurry()
+			run.advance(ctx)
+			run.mu.Unlock()
+		case <-ctx.Done():
+			run.mu.Lock()
+			read.Expire()
+			run.advance(ctx)
+			run.mu.Unlock()
+			<-run.decided
+			decided = true
+		}
 	}
 	run.mu.Lock()
 	defer run.mu.Unlock()
@@ -88,7 +114,7 @@ func (r *replica) unreadable(err error) error {
 
 // readHere answers from this node's own replica, if it can read all of the keys. It
 // is the whole of a read at level ONE.
-func (r *replica) readHere(keys [][]byte) (found []Found, ok bool) {
+func (r *replica) readHere(ctx context.Context, keys [][]byte) (found []Found, ok bool) {
 	l := r.layout()
 	if !r.readable(l, r.self) {
 		return nil, false
@@ -100,11 +126,35 @@ func (r *replica) readHere(keys [][]byte) (found []Found, ok bool) {
 			}
 		}
 	}
-	found, err := r.lookupHere(keys)
-	if err != nil {
-		r.log.Error("could not read this node's own replica: others are asked", "error", err)
+	type answer struct {
+		found []Found
+		err   error
 	}
-	return found, err == nil
+	read := make(chan answer, 1) // a disk may take longer than any deadline
+	r.node.requests.Go(func() {
+		found, err := r.lookupHere(keys)
+		read <- answer{found, err}
+	})
+	select {
+	case a := <-read:
+		if a.err != nil {
+			r.log.Error("could not read this node's own replica: others are asked", "error", a.err)
+		}
+		return a.found, a.err == nil
+	case <-ctx.Done():
+		return nil, false
+	}
+}
+
+// firstKeys leaves as many of the keys as one question may hold.
+func firstKeys(keys [][]byte) [][]byte {
+	size := 0
+	for i, key := range keys {
+		if size += len(key); i > 0 && (size > readKeyBytesMax || i >= readKeysMax) {
+			return keys[:i]
+		}
+	}
+	return keys
 }
 
 // lookupHere reads the first of the keys from this node's store.
@@ -116,7 +166,7 @@ func (r *replica) lookupHere(keys [][]byte) ([]Found, error) {
 			return nil, &Error{CodeStorage, err.Error()}
 		}
 		found = append(found, Found{Entry: e, OK: ok})
-		size += len(e.Value)
+		size += len(e.Key) + len(e.Value)
 	}
 	return found, nil
 }

@@ -23,6 +23,9 @@ import (
 // stale, and behind a newline the reason.
 const metaState = "state"
 
+// metaReplaces keeps which disk of this member this one came after.
+const metaReplaces = "replaces"
+
 // replica is a node's part in its cluster: the store, the clock, the links to
 // the other members, and what it may do at present.
 type replica struct {
@@ -31,6 +34,7 @@ type replica struct {
 	record      *topology.Record
 	self        hlc.NodeID
 	incarnation string
+	replaces    string // the disk that this one came after; empty: none
 	settings    topology.Settings
 	store       *storage.Store
 	engine      storage.Engine
@@ -135,9 +139,17 @@ func (r *replica) openState(founder bool) error {
 		if !founder {
 			r.state = StateJoining
 			r.reason = "this node started with an empty data directory and is being filled from the other members"
+			if self, _ := r.layout().table.Member(r.self); self.Founder != r.incarnation {
+				r.replaces = self.Founder
+			}
 		}
-		return r.saveState()
+		return errors.Join(r.store.PutMeta(metaReplaces, []byte(r.replaces)), r.saveState())
 	}
+	replaces, _, err := r.store.Meta(metaReplaces)
+	if err != nil {
+		return err
+	}
+	r.replaces = string(replaces)
 	if r.state == StateStale {
 		r.log.Error(r.reason)
 	}
@@ -229,8 +241,15 @@ func (r *replica) hello(to hlc.NodeID) *peerpb.Hello {
 	return &peerpb.Hello{
 		Protocol: rpc.Protocol, ClusterId: r.record.ClusterID, RecordFingerprint: r.record.Fingerprint(),
 		Node: uint32(r.self), ToNode: uint32(to), Incarnation: r.incarnation, State: state,
-		WallUs: r.node.wall().UnixMicro(), Addr: r.node.opts.PeerAddr,
+		WallUs: r.node.wall().UnixMicro(), Addr: r.node.opts.PeerAddr, Replaces: r.replaces,
 	}
+}
+
+// introduction is what both sides of a link say of themselves.
+type introduction interface {
+	GetIncarnation() string
+	GetState() string
+	GetReplaces() string
 }
 
 // acceptHello answers a member that opens a link, or refuses it.
@@ -263,23 +282,30 @@ func (r *replica) acceptHello(h *peerpb.Hello) (*peerpb.HelloAck, error) {
 	if other := p.connectedTo(); other != "" && other != h.GetIncarnation() {
 		return nil, refuse(rpc.CodeUndecided, "%v is running with another data directory (%.8s): stop one of the two nodes that have the address %s", from, other, p.addr)
 	}
-	if text := r.admit(p, h.GetIncarnation(), h.GetState()); text != "" {
+	if text := r.admit(p, h); text != "" {
 		return nil, refuse(rpc.CodeStale, "%s", text)
 	}
 	p.addInbound(1)
 	if !p.link.Up() {
 		p.link.Wake() // it is back: do not wait to dial it
 	}
-	return &peerpb.HelloAck{Node: uint32(r.self), Incarnation: r.incarnation, State: r.currentState(), WallUs: r.node.wall().UnixMicro()}, nil
+	return &peerpb.HelloAck{Node: uint32(r.self), Incarnation: r.incarnation, State: r.currentState(), WallUs: r.node.wall().UnixMicro(), Replaces: r.replaces}, nil
 }
 
 // admit decides whether this node deals with a member, and returns why not. A
 // new disk of a member is on record before the member is dealt with: a node that
 // forgot it in a crash would take the filled member for a mix-up.
-func (r *replica) admit(p *peer, incarnation, state string) (refusal string) {
+func (r *replica) admit(p *peer, hello introduction) (refusal string) {
+	incarnation, state := hello.GetIncarnation(), hello.GetState()
+	// A member may have been given a new disk, and filled it, while this node was
+	// away. The topology names the disk, or the disk says which one it came after;
+	// an old disk that is put back does neither.
+	table := r.layout().table
+	member, _ := table.Member(p.id)
 	r.mu.Lock()
-	text, refused := r.absence.refusal(p.id, incarnation, state)
-	changed := !refused && r.absence.contact(p.id, incarnation)
+	succeeds := r.absence.succeeds(p.id, incarnation, hello.GetReplaces(), member.Founder, table.Version)
+	text, refused := r.absence.refusal(p.id, incarnation, state, succeeds)
+	changed := !refused && r.absence.contact(p.id, incarnation, table.Version)
 	r.mu.Unlock()
 	p.met(incarnation, state, text)
 	if changed {
@@ -292,7 +318,7 @@ func (r *replica) admit(p *peer, incarnation, state string) (refusal string) {
 
 // peerUp is called when a member has accepted this node.
 func (r *replica) peerUp(p *peer, ack *peerpb.HelloAck) {
-	if text := r.admit(p, ack.GetIncarnation(), ack.GetState()); text != "" {
+	if text := r.admit(p, ack); text != "" {
 		r.log.Warn("this node does not deal with a peer", "peer", p.id.String(), "reason", text)
 		return
 	}

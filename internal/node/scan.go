@@ -6,7 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync"
+	"time"
 
 	"syntropy/coordinator"
 	"syntropy/hlc"
@@ -60,11 +60,15 @@ func (n *Node) Scan(ctx context.Context, level coordinator.Level, cursor uint64,
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.settings.RequestDeadline)
 	defer cancel()
+	began := time.Now()
 	count = max(count, 1) // a page without progress would make the scan endless
 	shard, from := unpackCursor(cursor)
 	now, visited, size := n.wall(), 0, 0
 	for shard < r.store.Shards() {
 		page, err := r.scanPage(ctx, level, pageRequest{shard, from, max(count-len(entries), 1), maxScannedBytes - size, values})
+		if at := packCursor(shard, from); err != nil && ctx.Err() != nil && at != cursor {
+			return at, entries, nil // what there is so far, and where to go on
+		}
 		if err != nil {
 			return 0, nil, err
 		}
@@ -79,7 +83,8 @@ func (n *Node) Scan(ctx context.Context, level coordinator.Level, cursor uint64,
 		if page.more {
 			shard, from = shard-1, page.next
 		}
-		full := len(entries) >= count || visited >= maxScanned || size >= maxScannedBytes
+		full := len(entries) >= count || visited >= maxScanned || size >= maxScannedBytes ||
+			time.Since(began) > r.settings.RequestDeadline/4 // a short page, or none, is better than none ever
 		if full && shard < r.store.Shards() {
 			return packCursor(shard, from), entries, nil
 		}
@@ -129,22 +134,29 @@ func (r *replica) scanPage(ctx context.Context, level coordinator.Level, req pag
 		}
 		asked := candidates[:missing]
 		candidates = candidates[missing:]
-		got := make([]page, missing)
-		errs := make([]error, missing)
-		var asks sync.WaitGroup
-		for i, id := range asked {
-			asks.Go(func() { got[i], errs[i] = r.pageOf(ctx, id, req) })
+		type answer struct {
+			from hlc.NodeID
+			page page
+			err  error
 		}
-		asks.Wait()
-		for i, id := range asked {
-			if errs[i] != nil {
-				down, failure = append(down, id), errs[i]
-				continue
+		answers := make(chan answer, missing)
+		for _, id := range asked {
+			r.node.requests.Go(func() {
+				p, err := r.pageOf(ctx, id, req)
+				answers <- answer{id, p, err}
+			})
+		}
+		for range asked {
+			select {
+			case a := <-answers:
+				if a.err != nil {
+					down, failure = append(down, a.from), a.err
+				} else {
+					pages = append(pages, a.page)
+				}
+			case <-ctx.Done():
+				return page{}, &Error{CodeTimeout, "the scan took longer than the request deadline: ask for fewer keys"}
 			}
-			pages = append(pages, got[i])
-		}
-		if err := context.Cause(ctx); err != nil {
-			return page{}, &Error{CodeTimeout, "the scan took longer than the request deadline: ask for fewer keys"}
 		}
 	}
 	return r.mergePages(pages), nil

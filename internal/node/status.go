@@ -91,7 +91,7 @@ func (r *replica) count() report.Counters {
 	h := r.hints.Stats()
 	return report.Counters{
 		WritesInFlight: r.counters.delivering.Load(), DeliveriesFailed: r.counters.failed.Load(), HintsPending: r.hintsPending(),
-		HintsKept: h.Added, HintsDelivered: h.Delivered, HintsExpired: h.Expired, HintsDropped: h.Dropped + h.Damaged,
+		HintsKept: h.Added, HintsDelivered: h.Delivered - r.counters.hintsRejected.Load(), HintsExpired: h.Expired, HintsDropped: h.Dropped + h.Damaged,
 		HintsRejected: r.counters.hintsRejected.Load(), ReadRepairs: r.counters.readRepairs.Load(),
 		SessionsScheduled: r.counters.sessions.Load(), KeysPulled: r.counters.pulled.Load(), KeysPushed: r.counters.pushed.Load(),
 	}

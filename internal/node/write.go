@@ -13,10 +13,13 @@ import (
 	"syntropy/storage"
 )
 
-// backlogBytesMax bounds what is on its way to one peer and unanswered. A peer
-// that is so far behind gets hints instead: a slow peer must not fill the memory of
-// the others.
-const backlogBytesMax = 64 << 20
+// Bounds of what is on its way to one peer and unanswered. A peer that is so far
+// behind gets hints instead: a slow peer must not fill the memory of the others. The
+// requests are some times what one link works on at once; each costs a goroutine.
+const (
+	backlogBytesMax    = 64 << 20
+	backlogRequestsMax = 2048
+)
 
 // hintsBehindMax bounds the deliveries and hints that a node works on before
 // clients wait for theirs to be stored: each holds its entries in memory.
@@ -112,6 +115,9 @@ func (r *replica) writeAll(ctx context.Context, level coordinator.Level, ms []co
 
 // write carries out a request whose keys nobody else here is writing.
 func (r *replica) write(client context.Context, level coordinator.Level, ms []coordinator.Mutation) ([]coordinator.Result, error) {
+	if err := r.clock.ready(client); err != nil {
+		return nil, err
+	}
 	w, err := coordinator.NewWrite(r.placement(r.writable), r.clock, level, ms)
 	if err != nil {
 		return nil, coordinated(err)
@@ -247,7 +253,7 @@ func (p *peer) reserve(size int64) error {
 	switch {
 	case p.leaving:
 		return errLeaving
-	case p.backlog > 0 && p.backlog+size > backlogBytesMax:
+	case p.backlog > 0 && p.backlog+size > backlogBytesMax, p.requests >= backlogRequestsMax:
 		return errBacklog
 	}
 	p.backlog += size
@@ -281,17 +287,7 @@ const (
 // for each.
 func (r *replica) apply(ctx context.Context, p *peer, entries []lww.Entry, why uint32) ([]coordinator.Answer, error) {
 	if p == nil {
-		results, err := r.store.Apply(entries)
-		if err != nil {
-			return nil, err
-		}
-		answers := make([]coordinator.Answer, len(results))
-		for i, res := range results {
-			if res.Outcome == storage.Shadowed {
-				answers[i] = coordinator.Answer{Outcome: coordinator.Shadowed, Version: res.Version}
-			}
-		}
-		return answers, nil
+		return r.applyHere(entries, why)
 	}
 	messages := applyMessages(entries, why)
 	if len(messages) == 1 {
@@ -309,6 +305,29 @@ func (r *replica) apply(ctx context.Context, p *peer, entries []lww.Entry, why u
 		answers = append(answers, part...)
 	}
 	return answers, errors.Join(errs...)
+}
+
+// applyHere applies entries to this node's own replica. Its own stamps are good; what
+// a read brings from others is looked at as if a message had brought it.
+func (r *replica) applyHere(entries []lww.Entry, why uint32) ([]coordinator.Answer, error) {
+	if why == forReadRepair {
+		for _, e := range entries {
+			if err := r.clock.Observe(e.Newest()); err != nil {
+				return nil, fmt.Errorf("key %q: %w", e.Key, err)
+			}
+		}
+	}
+	results, err := r.store.Apply(entries)
+	if err != nil {
+		return nil, err
+	}
+	answers := make([]coordinator.Answer, len(results))
+	for i, res := range results {
+		if res.Outcome == storage.Shadowed {
+			answers[i] = coordinator.Answer{Outcome: coordinator.Shadowed, Version: res.Version}
+		}
+	}
+	return answers, nil
 }
 
 func applyMessages(entries []lww.Entry, why uint32) []*peerpb.Message {
@@ -336,7 +355,7 @@ func (r *replica) sendApply(ctx context.Context, p *peer, m *peerpb.Message) ([]
 	}
 	answers := make([]coordinator.Answer, len(m.GetApply().Entries)) // applied, unless it says otherwise
 	body := reply.GetApplyReply()
-	if body == nil {
+	if body == nil || int(body.Applied)+len(body.Shadowed)+len(body.Rejected) != len(answers) {
 		return nil, errMalformedAnswer
 	}
 	for _, s := range body.Shadowed {
@@ -350,10 +369,13 @@ func (r *replica) sendApply(ctx context.Context, p *peer, m *peerpb.Message) ([]
 		if int(rej.Index) >= len(answers) {
 			return nil, errMalformedAnswer
 		}
-		answers[rej.Index] = coordinator.Answer{Outcome: coordinator.Rejected, Reason: rej.Reason}
+		answers[rej.Index] = coordinator.Answer{Outcome: coordinator.Deferred, Reason: rej.Reason}
+		if rej.ForGood {
+			answers[rej.Index].Outcome = coordinator.Rejected
+			p.addMissed(1)
+		}
 	}
 	if n := len(body.Rejected); n > 0 {
-		p.addMissed(n)
 		r.log.Warn("a peer rejected writes", "peer", p.id.String(), "count", n, "reason", body.Rejected[0].Reason)
 	}
 	return answers, nil

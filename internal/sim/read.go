@@ -58,6 +58,12 @@ func (n *node) read(key string, then func(e lww.Entry, found bool)) {
 	}
 	r := &reading{request: n.request(), r: cr, key: k, before: before, then: then}
 	r.pump()
+	n.after(n.between(0, deadline), func() {
+		if r.alive() && !r.told {
+			r.r.Hurry()
+			r.pump()
+		}
+	})
 	n.after(deadline, func() {
 		if r.alive() && !r.told {
 			r.r.Expire()

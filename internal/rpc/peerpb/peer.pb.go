@@ -1088,6 +1088,7 @@ type Hello struct {
 	State             string                 `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`
 	WallUs            int64                  `protobuf:"varint,8,opt,name=wall_us,json=wallUs,proto3" json:"wall_us,omitempty"`
 	Addr              string                 `protobuf:"bytes,9,opt,name=addr,proto3" json:"addr,omitempty"`
+	Replaces          string                 `protobuf:"bytes,10,opt,name=replaces,proto3" json:"replaces,omitempty"` // the disk that the sender's has replaced, while it was empty
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -1185,12 +1186,20 @@ func (x *Hello) GetAddr() string {
 	return ""
 }
 
+func (x *Hello) GetReplaces() string {
+	if x != nil {
+		return x.Replaces
+	}
+	return ""
+}
+
 type HelloAck struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          uint32                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
 	Incarnation   string                 `protobuf:"bytes,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
 	WallUs        int64                  `protobuf:"varint,4,opt,name=wall_us,json=wallUs,proto3" json:"wall_us,omitempty"`
+	Replaces      string                 `protobuf:"bytes,5,opt,name=replaces,proto3" json:"replaces,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1251,6 +1260,13 @@ func (x *HelloAck) GetWallUs() int64 {
 		return x.WallUs
 	}
 	return 0
+}
+
+func (x *HelloAck) GetReplaces() string {
+	if x != nil {
+		return x.Replaces
+	}
+	return ""
 }
 
 type Failure struct {
@@ -1762,6 +1778,7 @@ type Rejected struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Index         uint32                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"` // in Apply.entries
 	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	ForGood       bool                   `protobuf:"varint,3,opt,name=for_good,json=forGood,proto3" json:"for_good,omitempty"` // it would be rejected again at any time
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1808,6 +1825,13 @@ func (x *Rejected) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *Rejected) GetForGood() bool {
+	if x != nil {
+		return x.ForGood
+	}
+	return false
 }
 
 // Lookup asks for the entries of some keys and for the digests alone of others.
@@ -2521,7 +2545,7 @@ const file_peer_proto_rawDesc = "" +
 	"scan_reply\x18\x12 \x01(\v2\x1b.syntropy.peer.v1.ScanReplyH\x00R\tscanReply\x125\n" +
 	"\aleaving\x18\x13 \x01(\v2\x19.syntropy.peer.v1.LeavingH\x00R\aleaving\x12E\n" +
 	"\rleaving_reply\x18\x14 \x01(\v2\x1e.syntropy.peer.v1.LeavingReplyH\x00R\fleavingReplyB\x06\n" +
-	"\x04body\"\x83\x02\n" +
+	"\x04body\"\x9f\x02\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x1d\n" +
 	"\n" +
@@ -2532,12 +2556,15 @@ const file_peer_proto_rawDesc = "" +
 	"\vincarnation\x18\x06 \x01(\tR\vincarnation\x12\x14\n" +
 	"\x05state\x18\a \x01(\tR\x05state\x12\x17\n" +
 	"\awall_us\x18\b \x01(\x03R\x06wallUs\x12\x12\n" +
-	"\x04addr\x18\t \x01(\tR\x04addr\"o\n" +
+	"\x04addr\x18\t \x01(\tR\x04addr\x12\x1a\n" +
+	"\breplaces\x18\n" +
+	" \x01(\tR\breplaces\"\x8b\x01\n" +
 	"\bHelloAck\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\tR\vincarnation\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x17\n" +
-	"\awall_us\x18\x04 \x01(\x03R\x06wallUs\"1\n" +
+	"\awall_us\x18\x04 \x01(\x03R\x06wallUs\x12\x1a\n" +
+	"\breplaces\x18\x05 \x01(\tR\breplaces\"1\n" +
 	"\aFailure\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"t\n" +
@@ -2573,10 +2600,11 @@ const file_peer_proto_rawDesc = "" +
 	"\brejected\x18\x03 \x03(\v2\x1a.syntropy.peer.v1.RejectedR\brejected\":\n" +
 	"\bShadowed\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\fR\aversion\"8\n" +
+	"\aversion\x18\x02 \x01(\fR\aversion\"S\n" +
 	"\bRejected\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"W\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x19\n" +
+	"\bfor_good\x18\x03 \x01(\bR\aforGood\"W\n" +
 	"\x06Lookup\x12\x12\n" +
 	"\x04keys\x18\x01 \x03(\fR\x04keys\x12\x1f\n" +
 	"\vdigest_keys\x18\x02 \x03(\fR\n" +
