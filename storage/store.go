@@ -105,7 +105,7 @@ type Store struct {
 	trees      []*merkle.Tree
 	tombstones map[leafID]uint64
 	stats      struct{ entries, tombstones atomic.Uint64 } // sums of the two above
-	failed     error // a commit whose outcome is unknown: the store takes no more writes
+	failed     error                                       // a commit whose outcome is unknown: the store takes no more writes
 	broken     chan struct{}
 }
 
