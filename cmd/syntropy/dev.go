@@ -84,7 +84,7 @@ ended; 2 usage.`,
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.IntVar(&opts.nodes, "nodes", 3, fmt.Sprintf("`number` of nodes, 1 to %d", maxDevNodes))
-	f.IntVar(&opts.zones, "zones", 0, "spread the nodes over this `number` of zones: a, b, c .. (default none)")
+	f.IntVar(&opts.zones, "zones", 0, "put the nodes into this `number` of zones (default none)")
 	f.StringVar(&opts.dataDir, "data-dir", "", "`directory` to keep the data in (default a temporary one)")
 	f.IntVar(&opts.base, "base-port", devBase, "`port`: clients +1, +2 .., peers +101, admin +201")
 	opts.flags = config.AddFlags(f, passedOn...)

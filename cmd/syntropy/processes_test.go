@@ -34,7 +34,7 @@ func init() {
 }
 
 // programDeadline is far more than any step takes, also under the race detector.
-const programDeadline = 60 * time.Second
+const programDeadline = 150 * time.Second
 
 // program is one run of the program.
 type program struct {
