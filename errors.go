@@ -36,8 +36,9 @@ var (
 	ErrUnavailable = errors.New("syntropy: too few replicas")
 	// ErrUnknownOutcome: too few replicas confirmed a write in time.
 	ErrUnknownOutcome = errors.New("syntropy: the outcome is unknown")
-	// ErrShadowed: a write lost against one that is stamped in the future, beyond what
-	// clocks may differ by.
+	// ErrShadowed: a write lost against a newer one and could not be put above it,
+	// because that is stamped further ahead than clocks may differ by, because too many
+	// write the key at once, or because too few replicas were left to try again.
 	ErrShadowed = errors.New("syntropy: shadowed by a newer write")
 	// ErrFailed: the disk failed, or the node cannot go on. See [DB.Err].
 	ErrFailed = errors.New("syntropy: the node failed")

@@ -29,8 +29,9 @@ func newConfig(a *app) *cobra.Command {
 		GroupID: groupNode,
 		Short:   "what would serve run with, and where does it come from?",
 		Long: `Takes the flags, the environment and the file that "syntropy serve" would take, and
-prints what counts of them, without starting anything or touching the disk. What serve
-would refuse, this refuses too, with the same words.
+prints what counts of them, without starting anything or touching the disk. Values that
+serve would refuse, this refuses too, with the same words; whether ports are free, and
+whether the directory is that of this node, only serve finds out.
 
 A flag wins over an environment variable (SYNTROPY_ and the name in capitals, as in
 SYNTROPY_GC_GRACE), that over the YAML file that --config names, and that over the

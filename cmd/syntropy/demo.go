@@ -59,8 +59,8 @@ With --json the story goes to stderr, and stdout gets one object: {"ok","error",
 Example:
   $ syntropy demo
 
-Exit statuses: 0 every check holds; 1 one does not, or the demo could not go on;
-2 usage.`,
+Exit statuses: 0 every check holds, or stopped as asked by Ctrl-C or SIGTERM; 1 a check
+does not hold, or the demo could not go on; 2 usage.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.demo(cmd.Context(), opts)
@@ -169,7 +169,7 @@ func (a *app) demo(ctx context.Context, opts demoOptions) (err error) {
 		if err := dir.remove(); err != nil {
 			return err
 		}
-		return context.Canceled
+		return nil // stopped as asked, and clean
 	}
 	if err != nil {
 		d.report.Error = err.Error()

@@ -17,8 +17,8 @@ func newInspect(a *app) *cobra.Command {
 		GroupID: groupAsk,
 		Short:   "what does every replica hold of this key?",
 		Long: `Asks every replica of the key's shard for its version, changes nothing, and says
-whether they agree. A read through a client is answered by the one node that the
-client is connected to, from what that node holds; this shows what all of them hold.
+whether they agree. A read through a client asks as many replicas as its consistency
+says, and answers the newest version that it finds; this shows what all of them hold.
 
   HOLDS    value, tombstone (a delete, which is kept and repaired like a value),
            or nothing

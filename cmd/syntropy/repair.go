@@ -25,9 +25,10 @@ finds the keys that differ, and sends the newer version of each where it is miss
 The pairs of the node that --admin names come first. It waits until all is done.
 Interrupting it (Ctrl-C) cancels it; what is repaired stays repaired.
 
-In this version nodes repair only when somebody asks: run it after a node was away,
-and now and then in any case, for instance every few minutes from cron. When nothing
-differs it costs one exchange of under 100 bytes for each pair.
+Nodes repair by themselves, every pair within each --repair-interval of serve; this
+command does it now. When nothing differs it costs one exchange for each pair: of
+under 100 bytes when both hold every shard, and a byte or two more for each shard that
+they share when they do not.
 
   SHARDS EQUAL    shards that the pair shares, and how many of them were equal
   ROUNDS          messages back and forth

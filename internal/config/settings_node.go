@@ -96,7 +96,7 @@ can have the same list. A node that is in a cluster remembers the other members 
 	}, {
 		Name: "repair-interval", Takes: "duration", Default: "1h",
 		Usage: "pairs of nodes compare once in this; or off",
-		Doc: "Each pair of nodes that hold the same shards compares them once in this time and repairs what differs, whether or not anything seems wrong. Nodes that agree spend under 100 bytes on it. " +
+		Doc: "Each pair of nodes that hold the same shards compares them once in this time and repairs what differs, whether or not anything seems wrong. Two nodes that agree spend one exchange on it, of under 100 bytes when both hold every shard. " +
 			"`off` or 0: only `syntropy repair` does, and `syntropy status` shows for how long nobody has looked.",
 		Range: "a duration from 1s to 8760h, or `off`",
 		Low:   "Seconds: with large or often changing data, comparing becomes load of its own.",

@@ -264,11 +264,14 @@ func TestInit(t *testing.T) {
 	} else {
 		wantWords(t, stderr, "holds cluster", "already")
 	}
-	for i, s := range servers {
+	for i, s := range servers[:2] {
 		s.flags = []string{"--cache-mib", "8", "--join", servers[0].peer, "--settle", "10s"}
 		s.start()
 		s.ready(i + 1)
 	}
+	servers[2].flags = servers[0].flags
+	servers[2].start()
+	servers[2].ready(3)
 	for i, s := range servers {
 		key := fmt.Sprint("k", i)
 		if err := s.redis().Set(t.Context(), key, "v", 0).Err(); err != nil {
@@ -278,6 +281,27 @@ func TestInit(t *testing.T) {
 			if got, err := o.redis().Get(t.Context(), key).Result(); err != nil || got != "v" {
 				t.Errorf("%q, %v", got, err)
 			}
+		}
+	}
+}
+
+// TestInitAllAtOnce: the members come at the same moment, before the founder knows
+// who holds what. Restarts in between do no harm.
+func TestInitAllAtOnce(t *testing.T) {
+	for range 3 {
+		servers := newServers(t, 3)
+		args := []string{"init", "--data-dir", servers[0].dir, "--peer-listen", servers[0].peer, "--member", servers[1].peer, "--member", servers[2].peer}
+		if out, status, stderr := syntropy(t, nil, args...); status != 0 {
+			t.Fatalf("status %d: %s%s", status, out, stderr)
+		}
+		for _, s := range servers {
+			s.flags = []string{"--cache-mib", "8", "--join", servers[0].peer}
+			s.start()
+		}
+		servers[1].end(sigKill)
+		servers[1].start()
+		for _, s := range servers {
+			s.ready(3)
 		}
 	}
 }

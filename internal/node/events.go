@@ -18,7 +18,8 @@ type Events struct {
 	// PeerDown: the connection to another member was lost, or the member said that
 	// it stops.
 	PeerDown func(peer hlc.NodeID, reason error)
-	// StateChanged: this node's own state.
+	// StateChanged: this node's own state, once when it has come into its cluster and
+	// again whenever it changes. reason is empty for a live one.
 	StateChanged func(state, reason string)
 	// HintsReplayed: a member that was away has got writes that were kept for it.
 	HintsReplayed func(peer hlc.NodeID, count int)

@@ -76,6 +76,13 @@ func (n *Node) agree(ctx context.Context, record *topology.Record, table *topolo
 			n.fail(fmt.Errorf("the log of the topology failed: %w", err))
 		}
 	})
+	if n.newestTable() == nil && !record.IsFounder(n.identity()) {
+		// The one who gave the record knew no table yet, and the voters do not know
+		// this disk: without being enrolled it would wait for ever.
+		if err := n.enroll(ctx, &topology.Table{Members: record.Members}); err != nil {
+			return nil, err
+		}
+	}
 	for {
 		if table := n.newestTable(); table != nil {
 			return table, nil
@@ -107,8 +114,8 @@ func (n *Node) newestTable() *topology.Table {
 	return n.table
 }
 
-// enroll makes this disk known as the one of this member. It may take until a
-// majority of the voters is there, and nothing waits for it.
+// enroll makes this disk known as the one of this member, by way of the members of a
+// table. It takes until a majority of the voters is there.
 func (n *Node) enroll(ctx context.Context, table *topology.Table) error {
 	var addrs []string
 	for _, m := range table.Members {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"syntropy/hlc"
@@ -60,6 +61,15 @@ func (p *peer) leave() <-chan struct{} {
 		p.drained = drained
 	}
 	return p.drained
+}
+
+// errLeft is why a connection ended to a peer that had said goodbye.
+var errLeft = errors.New("the peer has stopped, as it said it would")
+
+func (p *peer) isLeaving() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.leaving
 }
 
 // returned ends what leave began: the peer is back.

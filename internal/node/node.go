@@ -138,6 +138,12 @@ func Start(opts Options) (*Node, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
+	if opts.WriteConsistency == coordinator.Default {
+		opts.WriteConsistency = coordinator.Quorum
+	}
+	if opts.ReadConsistency == coordinator.Default {
+		opts.ReadConsistency = coordinator.Quorum
+	}
 	if opts.IsSet == nil {
 		opts.IsSet = func(string) bool { return false }
 	}
@@ -206,10 +212,15 @@ func (n *Node) open() error {
 		if table := n.dir.Table(); table != nil {
 			members = table.Members
 		}
-		if !slices.ContainsFunc(members, func(m topology.Member) bool { return m.Addr == n.opts.PeerAddr }) {
+		i := slices.IndexFunc(members, func(m topology.Member) bool { return m.Addr == n.opts.PeerAddr })
+		if i >= 0 && n.opts.Zone != "" && n.opts.Zone != members[i].Zone {
+			return fmt.Errorf("--zone %s given, but %v is in zone %q in the topology, by which replicas are placed: leave the flag out", n.opts.Zone, members[i], members[i].Zone)
+		}
+		if i < 0 {
 			return fmt.Errorf("the cluster in %s has the members %v, and none has the peer address %s: start this node with the --peer-listen it had", n.dir.Path(), members, n.opts.PeerAddr)
 		}
 	}
+	n.table = n.dir.Table() // what is known already is told to whoever asks
 	n.registrar, err = topology.NewRegistrar(topology.RegistrarOptions{
 		Me:       n.identity(),
 		Expect:   n.opts.BootstrapExpect,
@@ -313,6 +324,9 @@ func (n *Node) running() (*replica, error) {
 		return nil, &Error{CodeFailed, n.fatal.Error()}
 	case n.replica != nil:
 		return n.replica, nil
+	}
+	if len(n.opts.Join) == 0 && n.opts.BootstrapExpect <= 1 {
+		return nil, &Error{CodeLoading, "this node is still starting: try again in a moment"}
 	}
 	return nil, &Error{CodeLoading, "the cluster is not formed yet: this node waits for the others named by --join and --bootstrap-expect; its log says for whom"}
 }

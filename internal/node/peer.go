@@ -165,7 +165,11 @@ func (r *replica) fenced() error {
 		}
 		p.mu.Unlock()
 	}
-	if off > agree || off == agree && skew < 0 {
+	fenced := off > agree || off == agree && skew < 0
+	if r.isFenced.Swap(fenced) != fenced {
+		r.log.Warn("the clocks of this node and of most others have come apart, or together again", "fenced", fenced, "apart", skew, "max_clock_skew", r.settings.MaxClockSkew)
+	}
+	if fenced {
 		return &Error{CodeClock, fmt.Sprintf("this node's clock is %v apart from those of the other nodes, more than --max-clock-skew %v: set it right; until then this node coordinates no writes", skew.Abs().Round(time.Millisecond), r.settings.MaxClockSkew)}
 	}
 	return nil

@@ -25,6 +25,9 @@ const (
 	readKeysMax     = 10_000
 )
 
+// errGone is the error of a read whose client did not wait for it.
+var errGone = &Error{CodeTimeout, "the request was cancelled by the one who made it"}
+
 // readHurry is after how long a read asks another replica as well: far more than an
 // answer takes, and little to somebody who waits.
 const readHurry = 250 * time.Millisecond
@@ -76,6 +79,9 @@ func (n *Node) Read(ctx context.Context, level coordinator.Level, keys [][]byte)
 			run.advance(ctx)
 			run.mu.Unlock()
 		case <-ctx.Done():
+			if errors.Is(context.Cause(ctx), context.Canceled) {
+				return nil, errGone
+			}
 			run.mu.Lock()
 			read.Expire()
 			run.advance(ctx)

@@ -55,6 +55,8 @@ type replica struct {
 	absence *absence
 	ticked  time.Time // by the wall: this process was running then
 
+	isFenced atomic.Bool // its clock kept it from coordinating when that was last looked at
+
 	saving sync.Mutex // held while the absence ledger is stored, so that none is stored late
 
 	work sync.WaitGroup
@@ -163,6 +165,7 @@ func (r *replica) saveState() error {
 
 // start begins the replica's background work, which ends with ctx.
 func (r *replica) start(ctx context.Context) {
+	r.node.opts.Events.stateChanged(r.stateAndReason())
 	r.log.Info("this node is in the cluster", "cluster", r.record.ClusterID, "members", len(r.layout().table.Members), "state", r.currentState())
 	r.work.Go(func() { r.watchStore(ctx) })
 	if r.currentState() == StateStale {
@@ -332,6 +335,9 @@ func (r *replica) peerUp(p *peer, ack *peerpb.HelloAck) {
 }
 
 func (r *replica) peerDown(p *peer, err error) {
+	if p.isLeaving() {
+		err = errLeft
+	}
 	r.log.Info("peer is down", "peer", p.id.String(), "error", err)
 	r.node.opts.Events.peerDown(p.id, err)
 }
@@ -364,6 +370,7 @@ func (r *replica) goStale(by hlc.NodeID, text string) {
 	r.state = StateStale
 	r.reason = fmt.Sprintf("%v refused this node: %s. This node neither serves nor syncs. To bring it back, stop it, move its data directory away, and start it with an empty one: it is then filled from the other members", by, text)
 	r.log.Error(r.reason)
+	r.node.opts.Events.stateChanged(r.state, r.reason)
 	// The verdict is on this disk, and must not be forgotten when the member that
 	// gave it is away at the next start.
 	if err := r.saveState(); err != nil {
@@ -384,6 +391,7 @@ func (r *replica) afterGap(gap time.Duration) {
 	r.state = StateChecking
 	r.reason = fmt.Sprintf("this node stood still for %v, longer than gc_grace (%v): it waits for a majority of the members to tell whether they went on without it", gap.Round(time.Second), r.settings.GCGrace)
 	r.log.Warn(r.reason)
+	r.node.opts.Events.stateChanged(r.state, r.reason)
 	r.mu.Unlock()
 	for _, p := range r.layout().peers {
 		p.forgetAccepted()

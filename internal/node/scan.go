@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -155,6 +156,9 @@ func (r *replica) scanPage(ctx context.Context, level coordinator.Level, req pag
 					pages = append(pages, a.page)
 				}
 			case <-ctx.Done():
+				if errors.Is(context.Cause(ctx), context.Canceled) {
+					return page{}, errGone
+				}
 				return page{}, &Error{CodeTimeout, "the scan took longer than the request deadline: ask for fewer keys"}
 			}
 		}
