@@ -6,14 +6,14 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Tests under -race need cgo; without a C compiler they run without it.
 RACE        = $(shell command -v gcc >/dev/null 2>&1 || command -v cc >/dev/null 2>&1 && echo -race)
 
-.PHONY: all build test tools format vet staticcheck unit fuzz sim sim-interval bench clean
+.PHONY: all build test tools format vet staticcheck unit fuzz sim sim-interval chaos bench clean
 
 all: build
 
 build:
 	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/syntropy ./cmd/syntropy
 
-# test is what the README names and CI calls: about five minutes on two cores.
+# test is what the README names and CI calls: about eight minutes on two cores.
 test: tools format vet staticcheck unit
 
 # tools installs what the tests use beside Go, where it can, and says what is
@@ -53,6 +53,13 @@ sim:
 # writes the table into the page: some minutes on two cores.
 sim-interval:
 	$(GO) run ./internal/sim/interval -doc docs/repair-interval.md
+
+# chaos kills, stops and freezes real processes for longer than the tests do; give
+# SEED to repeat a run.
+CHAOSTIME ?= 60s
+SEED      ?= 0
+chaos:
+	$(GO) test ./internal/e2e -run TestChaos -v -timeout 1h -chaos.time $(CHAOSTIME) -chaos.seed $(SEED)
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...

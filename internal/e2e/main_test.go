@@ -25,7 +25,14 @@ import (
 // binary is the program under test, built once.
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	redis.SetLogger(silent{}) // dials to nodes that were killed are no news
+	os.Exit(run(m))
+}
+
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
 
 func run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "syntropy-e2e-")
