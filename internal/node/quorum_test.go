@@ -189,3 +189,26 @@ func TestExpiryNeverUndoesADelete(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
+
+// TestReadThatIsAnsweredIsNotCancelled: the end of a read's own work must not be taken
+// for the end of its client's patience. A node alone answers before its client begins
+// to wait.
+func TestReadThatIsAnsweredIsNotCancelled(t *testing.T) {
+	c := startCluster(t, 1, testSettings())
+	n1 := c.nodes[0]
+	if err := n1.Write(t.Context(), coordinator.All, put("k", "v")); err != nil {
+		t.Fatal(err)
+	}
+	var clients sync.WaitGroup
+	for range 16 {
+		clients.Go(func() {
+			for range 3000 {
+				if _, err := n1.Read(t.Context(), coordinator.Quorum, [][]byte{[]byte("k")}); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	clients.Wait()
+}

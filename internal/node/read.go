@@ -38,7 +38,7 @@ type Found = coordinator.Found
 // Read returns the newest versions that the replicas asked hold of the first of
 // the keys: of all, unless they are large; of at least one. They may be tombstones
 // or expired. Replicas asked that turn out to hold something older are repaired.
-func (n *Node) Read(ctx context.Context, level coordinator.Level, keys [][]byte) ([]Found, error) {
+func (n *Node) Read(client context.Context, level coordinator.Level, keys [][]byte) ([]Found, error) {
 	r, err := n.enter()
 	if err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func (n *Node) Read(ctx context.Context, level coordinator.Level, keys [][]byte)
 		level = n.opts.ReadConsistency
 	}
 	keys = firstKeys(keys)
-	ctx, cancel := context.WithTimeout(ctx, r.settings.RequestDeadline)
+	ctx, cancel := context.WithTimeout(client, r.settings.RequestDeadline)
 	if level == coordinator.One {
 		if found, ok := r.readHere(ctx, keys); ok {
 			cancel()
@@ -79,7 +79,7 @@ func (n *Node) Read(ctx context.Context, level coordinator.Level, keys [][]byte)
 			run.advance(ctx)
 			run.mu.Unlock()
 		case <-ctx.Done():
-			if errors.Is(context.Cause(ctx), context.Canceled) {
+			if errors.Is(client.Err(), context.Canceled) {
 				return nil, errGone
 			}
 			run.mu.Lock()
