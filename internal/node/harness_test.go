@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -165,6 +166,9 @@ func (m *member) slow() *slowDisk {
 	return d
 }
 
+// running counts the nodes of all clusters of a test that run.
+var running int
+
 // newCluster picks addresses and directories and starts nothing. When the test
 // ends it stops all nodes and makes sure that nothing of them is left.
 func newCluster(t *testing.T, n int, settings topology.Settings) *cluster {
@@ -200,6 +204,9 @@ func newCluster(t *testing.T, n int, settings topology.Settings) *cluster {
 				t.Logf("log of %s:\n%s", m.name, m.log.String())
 			}
 			return
+		}
+		if running > 0 {
+			return // the last cluster of the test to stop looks
 		}
 		eventually(t, "no goroutine of the nodes is left", func() bool { return runtime.NumGoroutine() <= before })
 	})
@@ -271,6 +278,7 @@ func (m *member) start() {
 		m.c.t.Fatal(err)
 	}
 	m.Node = n
+	running++
 }
 
 // stop stops the node as SIGTERM does. What it leaves open, a snapshot for
@@ -284,6 +292,7 @@ func (m *member) stop() {
 		m.c.t.Errorf("closing %s: %v", m.name, err)
 	}
 	m.Node = nil
+	running--
 }
 
 // replicaOf waits for the node's replica.
@@ -494,4 +503,13 @@ func within(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if running != 0 { // then no test has looked for goroutines since
+		fmt.Fprintf(os.Stderr, "%d nodes were started and never stopped\n", running)
+		status = 1
+	}
+	os.Exit(status)
 }

@@ -244,6 +244,7 @@ func TestCloseUnderLoad(t *testing.T) {
 	}
 	work.Wait()
 	n1.Node = nil
+	running--
 	wantCode(t, (&member{Node: n, c: c}).write(ctx, []Op{{Key: []byte("k")}}), CodeFailed, "stopp")
 	if _, _, err := (&member{Node: n, c: c}).read(ctx, []byte("k")); err == nil {
 		t.Error("a closed node reads")
