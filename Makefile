@@ -13,7 +13,7 @@ all: build
 build:
 	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/syntropy ./cmd/syntropy
 
-# test is what the README names and CI calls: about eight minutes on two cores.
+# test is what the README names and CI calls: about six minutes on two cores.
 test: tools format vet staticcheck unit
 
 # tools installs what the tests use beside Go, where it can, and says what is
