@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"syntropy/coordinator"
+	"syntropy/lww"
 )
 
 // TestManyClientsOneKey: however many write one key through one node, each is
@@ -74,6 +75,34 @@ func TestLastOfAClientWins(t *testing.T) {
 		if _, err := fmt.Sscan(string(got[0].Entry.Value), &client, &i); err != nil || i != 4 {
 			t.Fatalf("the key ends with %q", got[0].Entry.Value)
 		}
+	}
+}
+
+// TestBadWriteJoinsNobody: what cannot be written is refused by itself, and does not
+// take the writes with it that wait for the same key.
+func TestBadWriteJoinsNobody(t *testing.T) {
+	c := startCluster(t, 1, testSettings())
+	n1 := c.nodes[0]
+	r := n1.replicaOf()
+	first, _ := r.gate.enter([]byte("k"), coordinator.Quorum, nil) // a write of this key is under way
+	good := make(chan error, 1)
+	go func() { good <- n1.Write(t.Context(), coordinator.Quorum, put("k", "v")) }()
+	eventually(t, "a good write waits", func() bool {
+		r.gate.mu.Lock()
+		defer r.gate.mu.Unlock()
+		return len(r.gate.lines["k"]) == 2
+	})
+	bad := make(chan error, 1)
+	go func() {
+		bad <- n1.Write(t.Context(), coordinator.Quorum, put("k", string(make([]byte, lww.MaxValueBytes+1))))
+	}()
+	wantCode(t, <-bad, CodeInvalid, "nothing was written")
+	r.gate.leave([]byte("k"), first, nil)
+	if err := <-good; err != nil {
+		t.Errorf("the good write: %v", err)
+	}
+	if got := n1.get([]byte("k")); got != "v" {
+		t.Errorf("the key holds %.10q", got)
 	}
 }
 

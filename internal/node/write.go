@@ -74,6 +74,11 @@ func (r *replica) writeLevel(level coordinator.Level) coordinator.Level {
 
 // writeOne writes one key, together with others of that key that wait.
 func (r *replica) writeOne(ctx context.Context, level coordinator.Level, m *coordinator.Mutation) error {
+	// What joins must be good: its error would be that of all.
+	e := lww.Entry{Key: m.Key, Value: m.Value, Version: lww.Version{Stamp: 1, Node: r.self, Tombstone: m.Kind == coordinator.Delete}}
+	if err := e.Validate(); err != nil {
+		return &Error{CodeInvalid, "nothing was written: " + err.Error()}
+	}
 	t, joined := r.gate.enter(m.Key, level, m)
 	if !joined {
 		select {
