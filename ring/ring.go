@@ -26,6 +26,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 
 	"github.com/dchest/siphash"
 )
@@ -100,6 +101,42 @@ func NewTokens(secret [32]byte) Tokens {
 // Of returns the token of a key.
 func (t Tokens) Of(key []byte) Token {
 	return Token(siphash.Hash(t.k0, t.k1, key) >> (64 - TokenBits))
+}
+
+// PositionBits is the length of a position.
+const PositionBits = TokenBits
+
+// MaxPosition is the last position of the last shard.
+const MaxPosition = Position(MaxToken)
+
+// Position is the place of a key among all keys: the bits of its shard, then as
+// many of its token as fit into 60 bits. Rows in the order of shard and token are
+// in the order of positions, a shard is one contiguous range of them, and so is
+// every subtree of its Merkle tree. The tokens that share a position, 2^8 of them
+// with 256 shards, are neighbours.
+type Position uint64
+
+// String prints 15 hex digits.
+func (x Position) String() string { return fmt.Sprintf("%015x", uint64(x)) }
+
+// ShardBits is the number of bits of a position that tell the shard, for a
+// number of shards that is a power of two.
+func ShardBits(shards int) int { return bits.TrailingZeros(uint(shards)) }
+
+// At returns the position of a token in a shard.
+func At(shard int, t Token, shards int) Position {
+	b := ShardBits(shards)
+	return Position(shard)<<(PositionBits-b) | Position(t)>>b
+}
+
+// Shard returns the shard in which a position is.
+func (x Position) Shard(shards int) int { return int(x >> (PositionBits - ShardBits(shards))) }
+
+// Tokens returns the first and the last token of a position.
+func (x Position) Tokens(shards int) (first, last Token) {
+	b := ShardBits(shards)
+	first = Token(x) << b & MaxToken
+	return first, first | (1<<b - 1)
 }
 
 // DeriveKey returns a 128-bit key for one purpose. Every purpose has its own
