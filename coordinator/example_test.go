@@ -69,7 +69,7 @@ func Example() {
 
 	down[3], down[2] = false, true
 	hasher := merkle.NewHasher([32]byte{1})
-	digest := func(e lww.Entry) merkle.Sum { return hasher.Entry(e).Sum }
+	digest := func(e lww.Entry) merkle.Sum { return hasher.Entry(e) }
 	keys := [][]byte{[]byte("mars")}
 	r, err := coordinator.NewRead(place, digest, coordinator.Quorum, keys)
 	if err != nil {

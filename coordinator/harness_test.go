@@ -53,7 +53,7 @@ func (r replica) lookup(a Ask, keys [][]byte, full int) (ans ReadAnswer) {
 
 var hasher = merkle.NewHasher([32]byte{1})
 
-func digest(e lww.Entry) merkle.Sum { return hasher.Entry(e).Sum }
+func digest(e lww.Entry) merkle.Sum { return hasher.Entry(e) }
 
 // manualClock is a hybrid logical clock whose wall is set by the test.
 type manualClock struct{ wall, last, bound hlc.Stamp }

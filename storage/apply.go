@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"syntropy/hlc"
 	"syntropy/lww"
 	"syntropy/merkle"
 	"syntropy/ring"
@@ -15,7 +16,7 @@ type offer struct {
 	lww.Entry
 	shard  int
 	token  ring.Token
-	digest merkle.Digest
+	sum    merkle.Sum
 	rowKey []byte
 }
 
@@ -33,7 +34,7 @@ func (s *Store) Apply(entries []lww.Entry) ([]Result, error) {
 		if err := e.Validate(); err != nil {
 			return nil, fmt.Errorf("storage: refusing entry %q: %w", e.Key, err)
 		}
-		o := offer{Entry: e, digest: s.hasher.Entry(e)}
+		o := offer{Entry: e, sum: s.hasher.Entry(e)}
 		o.shard, o.token = s.Locate(e.Key)
 		o.rowKey = appendDataKey(nil, o.shard, o.token, e.Key)
 		offers[i] = o
@@ -59,7 +60,8 @@ func (s *Store) commit(offers []offer) ([]Result, func() error, error) {
 		store:  s,
 		batch:  s.engine.NewBatch(),
 		rows:   make(map[string]held),
-		leaves: make(map[leafID]*leafChange),
+		leaves: make(map[leafID]merkle.Digest),
+		shards: make(map[int]*shardChange),
 	}
 	results := make([]Result, len(offers))
 	for i, o := range offers {
@@ -69,12 +71,16 @@ func (s *Store) commit(offers []offer) ([]Result, func() error, error) {
 		}
 		results[i] = r
 	}
-	c.putLeaves()
+	c.putTrees()
 	wait, err := s.engine.Commit(c.batch, !s.opts.NoSync)
 	if err != nil {
 		return nil, nil, s.commitFailed(err)
 	}
 	c.adjustTrees()
+	for _, a := range c.arrivals {
+		s.recent.add(a)
+	}
+	s.resize(c.shards)
 	return results, wait, nil
 }
 
@@ -100,25 +106,35 @@ func (s *Store) failWith(err error) error {
 	return s.failed
 }
 
-// change is the batch under construction: what it will have done to rows and
-// leaves once committed.
+// change is the batch under construction: what it will have done to rows, leaves
+// and totals once committed.
 type change struct {
-	store  *Store
-	batch  Batch
-	rows   map[string]held // versions put by this batch, for a key that occurs twice
-	leaves map[leafID]*leafChange
+	store    *Store
+	batch    Batch
+	rows     map[string]held // versions put by this batch, for a key that occurs twice
+	leaves   map[leafID]merkle.Digest
+	shards   map[int]*shardChange
+	arrivals []arrival
 }
 
 // held is the version of a key that an offer meets.
 type held struct {
-	entry  lww.Entry
-	digest merkle.Digest
-	found  bool
+	entry lww.Entry
+	sum   merkle.Sum
+	found bool
 }
 
-type leafChange struct {
-	plus, minus merkle.Digest
-	tombstones  uint64 // after the change
+// leafID names a leaf: the node says the shard too, but not by itself.
+type leafID struct {
+	shard int
+	leaf  merkle.Node
+}
+
+type shardChange struct {
+	digest     merkle.Digest
+	tombstones uint64 // more than before, modulo 2^64
+	newest     hlc.Stamp
+	writes     int
 }
 
 func (c *change) offer(o offer) (Result, error) {
@@ -131,9 +147,11 @@ func (c *change) offer(o offer) (Result, error) {
 		case order == 0:
 			return Result{Unchanged, old.entry.Version}, nil
 		case order < 0:
+			c.arrive(o, old, false)
 			return Result{Shadowed, old.entry.Version}, nil
 		}
 	}
+	c.arrive(o, old, true)
 	c.replace(o, old)
 	return Result{Applied, o.Version}, nil
 }
@@ -156,13 +174,30 @@ func (c *change) lookup(o offer) (held, error) {
 	return held{e, c.store.hasher.Entry(e), true}, nil
 }
 
-// replace puts the new version in place of the old one in data, index and leaf.
-func (c *change) replace(o offer, old held) {
-	leaf := c.leaf(o)
+func (c *change) arrive(o offer, old held, applied bool) {
+	a := arrival{row: rowID{o.shard, o.token}, applied: applied, offered: version{o.Version, o.sum}}
 	if old.found {
-		leaf.minus = leaf.minus.Plus(old.digest)
+		a.met = version{old.entry.Version, old.sum}
+	}
+	c.arrivals = append(c.arrivals, a)
+}
+
+// replace puts the new version in place of the old one in data, index, leaf and
+// totals.
+func (c *change) replace(o offer, old held) {
+	x := ring.At(o.shard, o.token, c.store.opts.Shards)
+	sc := c.shards[o.shard]
+	if sc == nil {
+		sc = new(shardChange)
+		c.shards[o.shard] = sc
+	}
+	sc.writes++
+	sc.newest = max(sc.newest, o.Newest())
+	var delta merkle.Digest
+	if old.found {
+		delta = delta.Minus(merkle.DigestOf(x, old.sum))
 		if old.entry.Tombstone {
-			leaf.tombstones--
+			sc.tombstones--
 		}
 		if k, ok := appendGarbageKey(nil, o.shard, o.token, old.entry); ok {
 			c.batch.Delete(k)
@@ -171,48 +206,56 @@ func (c *change) replace(o offer, old held) {
 	if o.Tombstone && c.store.opts.PhysicalDelete {
 		c.batch.Delete(o.rowKey)
 		c.rows[string(o.rowKey)] = held{}
-		return
+	} else {
+		c.batch.Set(o.rowKey, lww.AppendRow(nil, o.Entry))
+		if k, ok := appendGarbageKey(nil, o.shard, o.token, o.Entry); ok {
+			c.batch.Set(k, nil)
+		}
+		delta = delta.Plus(merkle.DigestOf(x, o.sum))
+		if o.Tombstone {
+			sc.tombstones++
+		}
+		c.rows[string(o.rowKey)] = held{o.Entry, o.sum, true}
 	}
-	c.batch.Set(o.rowKey, lww.AppendRow(nil, o.Entry))
-	if k, ok := appendGarbageKey(nil, o.shard, o.token, o.Entry); ok {
-		c.batch.Set(k, nil)
-	}
-	leaf.plus = leaf.plus.Plus(o.digest)
-	if o.Tombstone {
-		leaf.tombstones++
-	}
-	c.rows[string(o.rowKey)] = held{o.Entry, o.digest, true}
+	id := leafID{o.shard, c.store.shards[o.shard].tree.Leaf(x)}
+	c.leaves[id] = c.leaves[id].Plus(delta)
+	sc.digest = sc.digest.Plus(delta)
 }
 
-func (c *change) leaf(o offer) *leafChange {
-	id := leafID{o.shard, c.store.trees[o.shard].Leaf(o.token)}
-	l := c.leaves[id]
-	if l == nil {
-		l = &leafChange{tombstones: c.store.tombstones[id]}
-		c.leaves[id] = l
+// putTrees adds the changed leaves and totals to the batch.
+func (c *change) putTrees() {
+	for id, delta := range c.leaves {
+		s := c.store.shards[id.shard].tree.LeafSyndrome(id.leaf)
+		putLeaf(c.batch, id.shard, id.leaf, s.Plus(delta.Syndrome))
 	}
-	return l
+	for shard, sc := range c.shards {
+		t := c.store.totals(shard)
+		t.sum = t.sum.Plus(sc.digest.Sum)
+		t.newest = max(t.newest, sc.newest)
+		t.entries += sc.digest.Count
+		t.tombstones += sc.tombstones
+		c.batch.Set(appendTotalsKey(nil, shard), t.append(nil))
+	}
 }
 
-// putLeaves adds the changed leaves to the batch.
-func (c *change) putLeaves() {
-	for id, l := range c.leaves {
-		d, _ := c.store.trees[id.shard].Digest(id.leaf)
-		row := leafRow{d.Plus(l.plus).Minus(l.minus), l.tombstones}
-		c.batch.Set(appendLeafKey(nil, id.shard, id.leaf), row.append(nil))
+func putLeaf(b Batch, shard int, leaf merkle.Node, s merkle.Syndrome) {
+	if k := appendLeafKey(nil, shard, leaf); s.IsZero() {
+		b.Delete(k)
+	} else {
+		b.Set(k, s.Append(nil))
 	}
 }
 
 // adjustTrees brings memory to where the committed batch is.
 func (c *change) adjustTrees() {
-	for id, l := range c.leaves {
-		c.store.trees[id.shard].Adjust(id.leaf.First(), l.plus, l.minus)
-		c.store.stats.entries.Add(l.plus.Count - l.minus.Count)
-		c.store.stats.tombstones.Add(l.tombstones - c.store.tombstones[id])
-		if l.tombstones == 0 {
-			delete(c.store.tombstones, id)
-		} else {
-			c.store.tombstones[id] = l.tombstones
-		}
+	for id, delta := range c.leaves {
+		c.store.shards[id.shard].tree.Adjust(id.leaf.First(), delta)
+	}
+	for shard, sc := range c.shards {
+		sh := &c.store.shards[shard]
+		sh.tombstones += sc.tombstones
+		sh.newest = max(sh.newest, sc.newest)
+		c.store.stats.entries.Add(sc.digest.Count)
+		c.store.stats.tombstones.Add(sc.tombstones)
 	}
 }

@@ -12,13 +12,19 @@ import (
 )
 
 // Rows of a store, by the first byte of their key. Integers are big-endian, so
-// rows sort by shard, then token, then key: a subtree of a shard's Merkle tree
-// is one contiguous range, and so is a shard.
+// rows sort by shard, then token, then key, which is the order of positions: a
+// subtree of a shard's Merkle tree is one contiguous range, and so is a shard.
 //
 //	'd' | shard 2 | token 8 | key             the entry (package lww, AppendRow)
 //	'g' | shard 2 | stamp 8 | token 8 | key   nothing: the garbage index
-//	'l' | shard 2 | leaf 4                    sum 16 | entries, tombstones uvarint
+//	'l' | shard 2 | bits 1 | path 8           syndrome 31, of a leaf of the tree
+//	's' | shard 2                             sum 16 | newest 8 | entries, tombstones, leaves uvarint
 //	'm' | name                                meta
+//
+// Bits and path are those of the leaf's merkle.Node, counted from the root over
+// all shards. A leaf whose syndrome is zero has no row, and a shard that was never
+// written to has no totals ('s'). Newest is the greatest stamp that any entry of
+// the shard ever had (Store.RecentFloor begins there).
 //
 // The garbage index lists what may be purged one day, in the order in which it
 // may: tombstones by their stamp, expiring entries by the later of their stamps
@@ -28,6 +34,7 @@ const (
 	prefixGarbage = 'g'
 	prefixLeaf    = 'l'
 	prefixMeta    = 'm'
+	prefixTotals  = 's'
 )
 
 const dataHead = 1 + 2 + 8
@@ -81,40 +88,77 @@ func purgeableAt(v lww.Version) (hlc.Stamp, bool) {
 
 func appendLeafKey(dst []byte, shard int, leaf merkle.Node) []byte {
 	dst = appendShard(dst, prefixLeaf, shard)
-	return binary.BigEndian.AppendUint32(dst, uint32(leaf.Path))
+	dst = append(dst, leaf.Bits)
+	return binary.BigEndian.AppendUint64(dst, leaf.Path)
 }
 
-// leafRow is a stored leaf: its digest, and how many of its entries are
-// tombstones, which only this replica's statistics need.
-type leafRow struct {
-	digest     merkle.Digest
+var (
+	errLeafRow   = errors.New("storage: a leaf row is malformed: the store is damaged, restore it or start from an empty directory")
+	errTotalsRow = errors.New("storage: a totals row is malformed: the store is damaged, restore it or start from an empty directory")
+)
+
+func decodeLeaf(k, v []byte) (shard int, leaf merkle.Node, s merkle.Syndrome, err error) {
+	if len(k) != 1+2+1+8 || len(v) != merkle.SyndromeBytes {
+		return 0, leaf, s, errLeafRow
+	}
+	shard = int(binary.BigEndian.Uint16(k[1:]))
+	leaf = merkle.Node{Bits: k[3], Path: binary.BigEndian.Uint64(k[4:])}
+	s = merkle.SyndromeFrom(v)
+	if !leaf.Valid() || !s.Valid() || s.IsZero() {
+		return 0, leaf, s, errLeafRow
+	}
+	return shard, leaf, s, nil
+}
+
+func appendTotalsKey(dst []byte, shard int) []byte { return appendShard(dst, prefixTotals, shard) }
+
+// totals is what a shard is known by besides its leaves.
+type totals struct {
+	sum        merkle.Sum
+	newest     hlc.Stamp
+	entries    uint64 // tombstones included
 	tombstones uint64
+	leaves     uint64
 }
 
-func (l leafRow) append(dst []byte) []byte {
-	dst = l.digest.Sum.Append(dst)
-	dst = binary.AppendUvarint(dst, l.digest.Count)
-	return binary.AppendUvarint(dst, l.tombstones)
+func (t totals) append(dst []byte) []byte {
+	dst = t.sum.Append(dst)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(t.newest))
+	dst = binary.AppendUvarint(dst, t.entries)
+	dst = binary.AppendUvarint(dst, t.tombstones)
+	return binary.AppendUvarint(dst, t.leaves)
 }
 
-var errLeafRow = errors.New("storage: a leaf row is malformed")
+// moreLeaves bounds the leaves that a tree may have beyond its entries. Splitting
+// never makes more leaves than there are entries, but merging follows deletes
+// (Options.PhysicalDelete) at a distance. It keeps a damaged number from asking
+// for all memory.
+const moreLeaves = 1 << 20
 
-func decodeLeafRow(b []byte) (l leafRow, err error) {
-	if len(b) < merkle.SumBytes {
-		return l, errLeafRow
+func decodeTotals(k, v []byte) (shard int, t totals, err error) {
+	if len(k) != 1+2 || len(v) < merkle.SumBytes+8 {
+		return 0, t, errTotalsRow
 	}
-	l.digest.Sum = merkle.SumFrom(b)
-	b = b[merkle.SumBytes:]
-	count, n := binary.Uvarint(b)
-	if n <= 0 {
-		return l, errLeafRow
+	shard = int(binary.BigEndian.Uint16(k[1:]))
+	t.sum = merkle.SumFrom(v)
+	t.newest = hlc.Stamp(binary.BigEndian.Uint64(v[merkle.SumBytes:]))
+	v = v[merkle.SumBytes+8:]
+	for _, field := range []*uint64{&t.entries, &t.tombstones, &t.leaves} {
+		x, n := binary.Uvarint(v)
+		if n <= 0 {
+			return 0, t, errTotalsRow
+		}
+		*field, v = x, v[n:]
 	}
-	tombstones, m := binary.Uvarint(b[n:])
-	if m <= 0 || n+m != len(b) {
-		return l, errLeafRow
+	switch {
+	case len(v) > 0, t.tombstones > t.entries:
+		return 0, t, errTotalsRow
+	case t.leaves == 0, t.leaves > moreLeaves && t.leaves-moreLeaves > t.entries:
+		return 0, t, errTotalsRow
+	case t.entries == 0 && t.sum != merkle.Sum{}:
+		return 0, t, errTotalsRow
 	}
-	l.digest.Count, l.tombstones = count, tombstones
-	return l, nil
+	return shard, t, nil
 }
 
 func appendMetaKey(dst []byte, name string) []byte {

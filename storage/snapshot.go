@@ -3,7 +3,9 @@ package storage
 import (
 	"context"
 	"fmt"
+	"slices"
 
+	"syntropy/hlc"
 	"syntropy/lww"
 	"syntropy/merkle"
 	"syntropy/ring"
@@ -15,28 +17,72 @@ import (
 type Snapshot struct {
 	reader Reader
 	trees  []*merkle.Tree
+	late   map[rowID]lateRow
+	asOf   hlc.Stamp
 	tokens ring.Tokens
 	hasher *merkle.Hasher
 }
 
-// Snapshot takes a snapshot of all shards.
-func (s *Store) Snapshot() *Snapshot {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	snap := &Snapshot{
-		reader: s.engine.Snapshot(),
-		trees:  make([]*merkle.Tree, len(s.trees)),
-		tokens: s.tokens,
-		hasher: s.hasher,
-	}
-	for i, t := range s.trees {
-		snap.trees[i] = t.Snapshot()
+// Snapshot takes a snapshot of all shards at present.
+func (s *Store) Snapshot() *Snapshot { return s.SnapshotAsOf(hlc.Max) }
+
+// SnapshotAsOf takes a snapshot as of a stamp: as if nothing had been written
+// with a later Version.Newest. Its trees are those of that moment. Its rows are
+// the present ones, those written since marked as late, with the hash of what
+// they replaced.
+//
+// If t is before RecentFloor, the snapshot shows the present, and AsOf says so.
+func (s *Store) SnapshotAsOf(t hlc.Stamp) *Snapshot {
+	snap, arrivals := s.freeze(t)
+	snap.late = lateRows(arrivals, t)
+	forked := make([]bool, len(snap.trees))
+	for id, row := range snap.late {
+		if !forked[id.shard] {
+			snap.trees[id.shard], forked[id.shard] = snap.trees[id.shard].Fork(), true
+		}
+		x := ring.At(id.shard, id.token, len(snap.trees))
+		delta := digestOf(x, row.then).Minus(digestOf(x, row.now))
+		snap.trees[id.shard].Adjust(x, delta)
 	}
 	return snap
 }
 
+// freeze does what must be done under the lock: it takes data, trees and the
+// arrivals, if they are needed and reach back to t.
+func (s *Store) freeze(t hlc.Stamp) (*Snapshot, []chunk) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	snap := &Snapshot{
+		reader: s.engine.Snapshot(),
+		trees:  make([]*merkle.Tree, len(s.shards)),
+		asOf:   hlc.Max,
+		tokens: s.tokens,
+		hasher: s.hasher,
+	}
+	for i, sh := range s.shards {
+		snap.trees[i] = sh.tree.Snapshot()
+	}
+	if t == hlc.Max || t < s.recent.floor {
+		return snap, nil
+	}
+	snap.asOf = t
+	return snap, slices.Clone(s.recent.chunks)
+}
+
+// digestOf is the digest of an entry by its hash, zero if there is none.
+func digestOf(x ring.Position, s merkle.Sum) merkle.Digest {
+	if s == (merkle.Sum{}) {
+		return merkle.Digest{}
+	}
+	return merkle.DigestOf(x, s)
+}
+
 // Close releases the snapshot.
 func (s *Snapshot) Close() error { return s.reader.Close() }
+
+// AsOf returns the stamp that the snapshot was taken as of; hlc.Max is the
+// present.
+func (s *Snapshot) AsOf() hlc.Stamp { return s.asOf }
 
 // Shards returns the number of shards.
 func (s *Snapshot) Shards() int { return len(s.trees) }
@@ -44,37 +90,52 @@ func (s *Snapshot) Shards() int { return len(s.trees) }
 // Root returns the digest of a whole shard.
 func (s *Snapshot) Root(shard int) merkle.Digest { return s.trees[shard].Root() }
 
-// Children returns the digests of the children of a node above MaxLevel: from
-// the tree, or below its leaves from the rows.
-func (s *Snapshot) Children(shard int, n merkle.Node) ([merkle.Fanout]merkle.Digest, error) {
-	if c, ok := s.trees[shard].Children(n); ok {
-		return c, nil
-	}
-	return merkle.ChildrenByScan(n, func(visit func(ring.Token, merkle.Digest)) error {
-		return s.Rows(shard, n, func(t ring.Token, _ lww.Entry, d merkle.Digest) bool {
-			visit(t, d)
-			return true
-		})
+// Syndromes fills dst with the syndromes of the 2^bits nodes that are bits below
+// n, which is the node of a shard or below it. ok is false if one of them is
+// below a stored leaf: then they are to be summed from Rows.
+func (s *Snapshot) Syndromes(n merkle.Node, bits int, dst []merkle.Syndrome) (ok bool) {
+	return s.trees[s.shardOf(n)].Syndromes(n, bits, dst)
+}
+
+func (s *Snapshot) shardOf(n merkle.Node) int { return n.First().Shard(len(s.trees)) }
+
+// Rows visits the rows under n, which is the node of a shard or below it, in the
+// order of position, token and key, until visit returns false. The entry belongs
+// to the snapshot and changes after visit returns.
+func (s *Snapshot) Rows(n merkle.Node, visit func(merkle.Row) (more bool)) error {
+	shard := s.shardOf(n)
+	return scanNode(s.reader, len(s.trees), n, func(t ring.Token, e lww.Entry) bool {
+		row := merkle.Row{Position: ring.At(shard, t, len(s.trees)), Entry: e, Sum: s.hasher.Entry(e)}
+		// The hash tells the row from another one under its token.
+		if late, ok := s.late[rowID{shard, t}]; ok && late.now == row.Sum {
+			row.Late, row.Sum = true, late.then
+		}
+		return visit(row)
 	})
 }
 
-// Rows visits the entries under a node with their digests, in the order of
-// token and key, until visit returns false. The entry belongs to the snapshot
-// and changes after visit returns.
-func (s *Snapshot) Rows(shard int, n merkle.Node, visit func(ring.Token, lww.Entry, merkle.Digest) (more bool)) error {
-	return scan(s.reader, shard, n.First(), n.Last(), func(t ring.Token, e lww.Entry) bool {
-		return visit(t, e, s.hasher.Entry(e))
-	})
+// Locate returns the shard and the token of a key.
+func (s *Snapshot) Locate(key []byte) (shard int, token ring.Token) {
+	return ring.ShardOf(ring.Slot(key), len(s.trees)), s.tokens.Of(key)
 }
 
-// ValueHash returns the keyed hash of a value (merkle.Hasher.Value).
-func (s *Snapshot) ValueHash(value []byte) uint64 { return s.hasher.Value(value) }
+// Position returns the place of a key in the trees.
+func (s *Snapshot) Position(key []byte) ring.Position {
+	shard, token := s.Locate(key)
+	return ring.At(shard, token, len(s.trees))
+}
+
+// Sum returns the hash of an entry under the cluster's secret.
+func (s *Snapshot) Sum(e lww.Entry) merkle.Sum { return s.hasher.Entry(e) }
+
+// Hash returns the keyed hash of a key or a value alone (merkle.Hasher.Bytes).
+func (s *Snapshot) Hash(b []byte) uint64 { return s.hasher.Bytes(b) }
 
 // Audit is the result of recomputing the tree of a shard from its rows.
 type Audit struct {
 	Tree merkle.Digest // root as the tree has it
 	Rows merkle.Digest // root as the rows add up
-	// Wrong are the leaves whose digest differs from the sum of their rows.
+	// Wrong are the leaves whose syndrome differs from the sum of their rows.
 	Wrong []merkle.Node
 }
 
@@ -83,10 +144,11 @@ type Audit struct {
 // in normal operation needs it.
 func (s *Snapshot) Recompute(ctx context.Context, shard int) (Audit, error) {
 	tree := s.trees[shard]
-	rows := merkle.New(tree.LeafLevel())
+	under := tree.Under()
+	rows := merkle.NewTreeOf(under, 0, tree.Leaves())
 	visited := 0
-	err := s.Rows(shard, merkle.Node{}, func(t ring.Token, _ lww.Entry, d merkle.Digest) bool {
-		rows.Adjust(t, d, merkle.Digest{})
+	err := s.Rows(under, func(r merkle.Row) bool {
+		rows.Adjust(r.Position, digestOf(r.Position, r.Sum))
 		visited++
 		return visited%1024 != 0 || ctx.Err() == nil
 	})
@@ -97,20 +159,12 @@ func (s *Snapshot) Recompute(ctx context.Context, shard int) (Audit, error) {
 		return Audit{}, fmt.Errorf("recomputing shard %d: %w", shard, err)
 	}
 	a := Audit{Tree: tree.Root(), Rows: rows.Root()}
-	for path := range uint64(1) << (4 * tree.LeafLevel()) {
-		leaf := merkle.Node{Level: uint8(tree.LeafLevel()), Path: path}
-		want, _ := rows.Digest(leaf)
-		if got, _ := tree.Digest(leaf); got != want {
+	for x := under.First(); x <= under.Last(); {
+		leaf := tree.Leaf(x)
+		if tree.LeafSyndrome(leaf) != rows.LeafSyndrome(leaf) {
 			a.Wrong = append(a.Wrong, leaf)
 		}
+		x = leaf.Last() + 1
 	}
 	return a, nil
 }
-
-// Locate returns the shard and the token of a key.
-func (s *Snapshot) Locate(key []byte) (shard int, token ring.Token) {
-	return ring.ShardOf(ring.Slot(key), len(s.trees)), s.tokens.Of(key)
-}
-
-// Digest returns the digest of an entry under the cluster's secret.
-func (s *Snapshot) Digest(e lww.Entry) merkle.Digest { return s.hasher.Entry(e) }

@@ -16,38 +16,60 @@
 // besides; writes adjust them under the lock under which they commit, and a
 // [Snapshot] takes both under that lock.
 //
+// The trees grow with the data, one leaf at a time: a write that makes a split
+// due is followed by a batch that replaces one leaf row by two.
+//
+// Replicas that are written to never hold the same at one instant, for some
+// writes are on their way. [Store.SnapshotAsOf] shows a store as of a moment, as
+// if nothing stamped later had been written: two replicas that have received
+// everything up to then have equal trees as of then, whatever else they have
+// received. It takes the present and, from a bounded memory of the latest
+// arrivals, undoes what is later:
+//
+//	arrivals of a key    5, then 9, then 7 (shadowed)
+//	present              9
+//	as of 8              7, and the row of 9 is marked as late
+//
 // # Caveats
 //
 // Reading before writing is the price of an exact tree.
+//
+// What is later than a moment is known only as far back as the memory reaches
+// ([Store.RecentFloor]), and not at all before the store was opened.
 //
 // A deleted key stays as a tombstone. This version never drops one.
 package storage
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
 
+	"syntropy/hlc"
 	"syntropy/lww"
 	"syntropy/merkle"
 	"syntropy/ring"
 )
 
-// Options configure a store. All fields but the last two belong to the cluster and must
-// be the same at every opening.
+// Options configure a store.
 type Options struct {
-	// Shards is the number of shards, a power of two.
+	// Shards is the number of shards, a power of two. It belongs to the cluster
+	// and is the same at every opening.
 	Shards int
-	// Secret keys tokens and digests.
+	// Secret keys tokens and digests. It belongs to the cluster too.
 	Secret [32]byte
-	// LeafLevel is the level of the stored leaves of a new store: 16^LeafLevel
-	// of them a shard. Zero means DefaultLeafLevel. An existing store keeps
-	// the level it was created with.
-	LeafLevel int
+	// LeafKeys is the number of entries for each stored leaf of a tree. Zero
+	// means merkle.DefaultLeafKeys. Fewer cost memory, more cost a longer scan
+	// for each split and each node below the leaves. It may differ from opening
+	// to opening and between replicas; the trees follow it as they are written
+	// to.
+	LeafKeys int
+	// RecentEntries is the number of writes that are remembered in memory for
+	// SnapshotAsOf, about 140 bytes each. Zero means DefaultRecentEntries,
+	// negative none: then a view as of a moment shows the present, unless
+	// nothing was written since. With too few, so it does under load.
+	RecentEntries int
 	// NoSync returns from writes before they are durable. The owner calls Sync
 	// at the interval that it wants to risk.
 	NoSync bool
@@ -55,17 +77,6 @@ type Options struct {
 	// exists to show, in tests, how deleted data then comes back.
 	PhysicalDelete bool
 }
-
-// DefaultLeafLevel gives 256 leaves a shard: with 256 shards, 64 keys a leaf at
-// 4 million keys. Leaves with more keys cost a longer scan in a session, leaves
-// with fewer cost memory (24 bytes each, once touched).
-const DefaultLeafLevel = 2
-
-// layoutVersion changes with the layout of rows. A store of another version is
-// refused.
-const layoutVersion = 1
-
-const metaLayout = "layout"
 
 // Outcome says what became of an entry offered to a store.
 type Outcome uint8
@@ -101,137 +112,31 @@ type Store struct {
 	// adjusting the trees, so that neither of two writes to one key misses the
 	// other, and that a snapshot sees data and trees of the same moment. It is
 	// not held while a batch becomes durable.
-	mu         sync.Mutex
-	trees      []*merkle.Tree
-	tombstones map[leafID]uint64
-	stats      struct{ entries, tombstones atomic.Uint64 } // sums of the two above
-	failed     error                                       // a commit whose outcome is unknown: the store takes no more writes
-	broken     chan struct{}
+	mu     sync.Mutex
+	shards []shard
+	recent recent
+	stats  struct{ entries, tombstones atomic.Uint64 } // over all shards
+	failed error                                       // a commit whose outcome is unknown: the store takes no more writes
+	broken chan struct{}
 }
 
-// leafID names a leaf over all shards.
-type leafID struct {
-	shard int
-	leaf  merkle.Node
+// shard is what memory holds of a shard.
+type shard struct {
+	tree       *merkle.Tree
+	tombstones uint64
+	newest     hlc.Stamp // of all entries that the shard ever had
+	splitAt    uint64    // after a split that failed: the count at which to try again
+}
+
+// totals returns what the totals row of a shard says. The caller holds s.mu.
+func (s *Store) totals(shard int) totals {
+	sh := s.shards[shard]
+	d := sh.tree.Root()
+	return totals{d.Sum, sh.newest, d.Count, sh.tombstones, sh.tree.Leaves()}
 }
 
 // ErrClosed is returned by a store after Close.
 var ErrClosed = errors.New("storage: the store is closed")
-
-// Open opens the store on an engine, creating it if the engine is empty. The
-// caller keeps the ownership of the engine and closes it after the store.
-func Open(engine Engine, opts Options) (*Store, error) {
-	if opts.Shards < 1 || opts.Shards > ring.Slots || opts.Shards&(opts.Shards-1) != 0 {
-		return nil, fmt.Errorf("storage: %d shards: the number must be a power of two between 1 and %d", opts.Shards, ring.Slots)
-	}
-	if opts.LeafLevel == 0 {
-		opts.LeafLevel = DefaultLeafLevel
-	}
-	if opts.LeafLevel < 0 || opts.LeafLevel > merkle.MaxLeafLevel {
-		return nil, fmt.Errorf("storage: leaf level %d is not in 1..%d", opts.LeafLevel, merkle.MaxLeafLevel)
-	}
-	s := &Store{
-		engine:     engine,
-		opts:       opts,
-		tokens:     ring.NewTokens(opts.Secret),
-		hasher:     merkle.NewHasher(opts.Secret),
-		tombstones: make(map[leafID]uint64),
-		broken:     make(chan struct{}),
-	}
-	if err := s.openLayout(); err != nil {
-		return nil, err
-	}
-	s.trees = make([]*merkle.Tree, opts.Shards)
-	for i := range s.trees {
-		s.trees[i] = merkle.New(s.opts.LeafLevel)
-	}
-	return s, s.loadLeaves()
-}
-
-// openLayout checks, or writes in a new store, what the rows depend on: layout
-// version, shards, leaf level, digest version, and a check of the secret.
-func (s *Store) openLayout() error {
-	check := sha256.Sum256(append([]byte("syntropy store check\x00"), s.opts.Secret[:]...))
-	raw, found, err := s.Meta(metaLayout)
-	if err != nil {
-		return err
-	}
-	if !found {
-		if err := s.checkEmpty(); err != nil {
-			return err
-		}
-		row := []byte{layoutVersion, byte(s.opts.LeafLevel), merkle.DigestVersion}
-		row = binary.BigEndian.AppendUint16(row, uint16(s.opts.Shards))
-		return s.PutMeta(metaLayout, append(row, check[:8]...))
-	}
-	if len(raw) == 0 || raw[0] != layoutVersion {
-		return fmt.Errorf("storage: the store has layout version %d, this program reads version %d: use the release that wrote it, or a newer one", first(raw), layoutVersion)
-	}
-	if len(raw) != 13 {
-		return errors.New("storage: the layout row is malformed")
-	}
-	if v := raw[2]; v != merkle.DigestVersion {
-		return fmt.Errorf("storage: the store has digests of version %d, this program computes version %d", v, merkle.DigestVersion)
-	}
-	if n := int(binary.BigEndian.Uint16(raw[3:])); n != s.opts.Shards {
-		return fmt.Errorf("storage: the store was created with %d shards, not %d: the number of shards is fixed", n, s.opts.Shards)
-	}
-	if !bytes.Equal(raw[5:], check[:8]) {
-		return errors.New("storage: the store was written with another cluster's secret")
-	}
-	s.opts.LeafLevel = int(raw[1])
-	if s.opts.LeafLevel < 1 || s.opts.LeafLevel > merkle.MaxLeafLevel {
-		return errors.New("storage: the layout row is malformed")
-	}
-	return nil
-}
-
-// checkEmpty makes sure that a store without a layout row is a new one, and not
-// one that lost it. Where there are entries, there are leaves.
-func (s *Store) checkEmpty() error {
-	empty := true
-	err := s.engine.Scan([]byte{prefixLeaf}, []byte{prefixLeaf + 1}, func(_, _ []byte) bool {
-		empty = false
-		return false
-	})
-	if err == nil && !empty {
-		err = errors.New("storage: there are rows but no layout row: the store is damaged, restore it or start from an empty directory")
-	}
-	return err
-}
-
-func first(b []byte) int {
-	if len(b) == 0 {
-		return 0
-	}
-	return int(b[0])
-}
-
-// loadLeaves fills the trees from the stored leaves.
-func (s *Store) loadLeaves() error {
-	var bad error
-	err := s.engine.Scan([]byte{prefixLeaf}, []byte{prefixLeaf + 1}, func(k, v []byte) bool {
-		if len(k) != 7 {
-			bad = errLeafRow
-			return false
-		}
-		shard := int(binary.BigEndian.Uint16(k[1:]))
-		leaf := merkle.Node{Level: uint8(s.opts.LeafLevel), Path: uint64(binary.BigEndian.Uint32(k[3:]))}
-		row, err := decodeLeafRow(v)
-		if err != nil || shard >= s.opts.Shards || !leaf.Valid() {
-			bad = errLeafRow
-			return false
-		}
-		s.trees[shard].Adjust(leaf.First(), row.digest, merkle.Digest{})
-		s.stats.entries.Add(row.digest.Count)
-		s.stats.tombstones.Add(row.tombstones)
-		if row.tombstones > 0 {
-			s.tombstones[leafID{shard, leaf}] = row.tombstones
-		}
-		return true
-	})
-	return errors.Join(err, bad)
-}
 
 // Close makes every write durable. The store must not be used afterwards.
 func (s *Store) Close() error {
@@ -283,8 +188,14 @@ func (s *Store) Locate(key []byte) (shard int, token ring.Token) {
 	return ring.ShardOf(ring.Slot(key), s.opts.Shards), s.tokens.Of(key)
 }
 
-// Digest returns the digest of an entry under the cluster's secret.
-func (s *Store) Digest(e lww.Entry) merkle.Digest { return s.hasher.Entry(e) }
+// Position returns the place of a key in the Merkle trees.
+func (s *Store) Position(key []byte) ring.Position {
+	shard, token := s.Locate(key)
+	return ring.At(shard, token, s.opts.Shards)
+}
+
+// Sum returns the hash of an entry under the cluster's secret.
+func (s *Store) Sum(e lww.Entry) merkle.Sum { return s.hasher.Entry(e) }
 
 // Get returns the entry of a key, which may be a tombstone or expired. The
 // caller owns it.
@@ -331,6 +242,13 @@ func scan(r Reader, shard int, from, to ring.Token, visit func(ring.Token, lww.E
 		return fmt.Errorf("storage: scanning shard %d: %w", shard, err)
 	}
 	return nil
+}
+
+// scanNode visits the rows under a node, which is that of a shard or below it.
+func scanNode(r Reader, shards int, n merkle.Node, visit func(ring.Token, lww.Entry) bool) error {
+	from, _ := n.First().Tokens(shards)
+	_, to := n.Last().Tokens(shards)
+	return scan(r, n.First().Shard(shards), from, to, visit)
 }
 
 // Stats counts what a store holds.

@@ -61,7 +61,7 @@ func (r *replica) versionOn(ctx context.Context, id hlc.NodeID, key []byte) repo
 		case err != nil:
 			v.Error = err.Error()
 		case found:
-			setVersion(&v, e, r.store.Digest(e).Sum.Append(nil))
+			setVersion(&v, e, r.store.Sum(e).Append(nil))
 		}
 		return v
 	}
@@ -212,7 +212,7 @@ func (r *replica) localRoots(ctx context.Context, recompute bool) (*peerpb.Roots
 // cancel out in the root must show too, so the root is then made to differ.
 func recomputedRoot(a storage.Audit) []byte {
 	sum := a.Rows.Sum
-	if len(a.Wrong) > 0 && a.Rows == a.Tree {
+	if len(a.Wrong) > 0 && a.Rows.Sum == a.Tree.Sum {
 		sum = sum.Plus(merkle.Sum{Lo: 1})
 	}
 	return sum.Append(nil)

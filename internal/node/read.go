@@ -177,7 +177,7 @@ func (r *replica) lookupHere(keys [][]byte) ([]Found, error) {
 	return found, nil
 }
 
-func (r *replica) digest(e lww.Entry) merkle.Sum { return r.store.Digest(e).Sum }
+func (r *replica) digest(e lww.Entry) merkle.Sum { return r.store.Sum(e) }
 
 // readRun carries out what a coordinator.Read decides. Its goroutines may go on
 // for a while after the client was answered, to repair.

@@ -90,7 +90,9 @@ func (w *world) proves(s *session, held *storage.Snapshot, by *node) {
 	}
 	now := by.rows()
 	for shard := range w.opts.Shards {
-		err := held.Rows(shard, merkle.Node{}, func(_ ring.Token, e lww.Entry, _ merkle.Digest) bool {
+		under := merkle.Node{Bits: uint8(ring.ShardBits(w.opts.Shards)), Path: uint64(shard)}
+		err := held.Rows(under, func(r merkle.Row) bool {
+			e := r.Entry
 			if e.Stamp > s.settled {
 				return true
 			}

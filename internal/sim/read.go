@@ -49,7 +49,7 @@ func (n *node) read(key string, then func(e lww.Entry, found bool)) {
 	}
 	k := []byte(key)
 	before := n.oracle.floors([][]byte{k})[0]
-	hash := func(e lww.Entry) merkle.Sum { return n.store.Digest(e).Sum }
+	hash := func(e lww.Entry) merkle.Sum { return n.store.Sum(e) }
 	cr, err := coordinator.NewRead(n.placement(), hash, coordinator.Quorum, [][]byte{k})
 	if err != nil {
 		n.log("n%d refuses a read: %v", n.id, err)
@@ -128,7 +128,7 @@ func (n *node) answerRead(key []byte, a coordinator.Ask) (ans coordinator.ReadAn
 	for range a.Digest {
 		d := coordinator.DigestAnswer{OK: found}
 		if found {
-			d.Sum = n.store.Digest(e).Sum
+			d.Sum = n.store.Sum(e)
 		}
 		ans.Digests = append(ans.Digests, d)
 	}

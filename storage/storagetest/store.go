@@ -22,8 +22,8 @@ import (
 )
 
 // Options are those of the suite's stores: few shards and small leaves, so that
-// a handful of keys fills some and leaves others empty.
-var Options = storage.Options{Shards: 4, Secret: [32]byte{1, 2, 3}, LeafLevel: 1}
+// a handful of keys makes trees of some depth.
+var Options = storage.Options{Shards: 4, Secret: [32]byte{1, 2, 3}, LeafKeys: 2}
 
 func runStore(t *testing.T, open func(t *testing.T) EngineUnderTest) {
 	for _, tc := range []struct {
@@ -33,10 +33,11 @@ func runStore(t *testing.T, open func(t *testing.T) EngineUnderTest) {
 		{"an entry is applied, unchanged or shadowed", storeOutcomes},
 		{"index, leaves and counts move with the entry", storeIndex},
 		{"a reopened store has its trees without reading data", storeReopen},
+		{"the trees follow the count", storeGrowth},
 		{"a snapshot shows data and trees of one moment", storeSnapshot},
 		{"recomputing finds what is wrong", storeRecompute},
 		{"a store is opened only with its own options", storeOptions},
-		{"a malformed leaf row is not passed over", storeLeafRows},
+		{"leaves and totals that cannot be are not passed over", storeDamaged},
 		{"malformed entries change nothing", storeMalformed},
 		{"forgetting deletes brings them back", storePhysicalDelete},
 		{"without sync a crash loses the end, Sync keeps it", storeNoSync},
@@ -240,12 +241,66 @@ func storeReopen(t *testing.T, e EngineUnderTest) {
 	}
 	Check(t, e, s, Options)
 
-	// The leaf level is the one it was created with, whatever is asked for.
-	other := Options
-	other.LeafLevel = 3
-	s = openStore(t, e, other)
-	apply(t, s, value("one more", 1, "v"))
-	Check(t, e, s, Options)
+}
+
+// storeGrowth: the trees have the leaves that the counts ask for, after writes
+// one by one, after one large write, and soon after the store was opened with
+// another number of entries for each.
+func storeGrowth(t *testing.T, e EngineUnderTest) {
+	opts := Options
+	s := openStore(t, e, opts)
+	suits := func(when string) {
+		t.Helper()
+		Check(t, e, s, opts)
+		for shard := range opts.Shards {
+			totals := TotalsOf(t, e, shard)
+			keys := uint64(opts.LeafKeys)
+			if totals.Entries > keys*totals.Leaves || totals.Leaves > 1 && 4*totals.Entries < keys*totals.Leaves {
+				t.Errorf("%s: shard %d has %d leaves for %d entries, it was to have one for %d", when, shard, totals.Leaves, totals.Entries, keys)
+			}
+		}
+	}
+	n := 0
+	write := func() lww.Entry {
+		n++
+		return value(fmt.Sprintf("key%d", n), 1, "v")
+	}
+	for range 100 {
+		apply(t, s, write())
+	}
+	suits("one by one")
+	var many []lww.Entry
+	for range 500 {
+		many = append(many, write())
+	}
+	apply(t, s, many...)
+	suits("many at once")
+	for round, keys := range []int{1, 40, 3} {
+		opts.LeafKeys = keys
+		s = openStore(t, e, opts)
+		Check(t, e, s, opts) // the old tree, as good as any
+		for i := range 800 {
+			apply(t, s, value(fmt.Sprintf("key%d", 1+i%200), hlc.Stamp(2+round*1000+i), "w"))
+		}
+		suits(fmt.Sprintf("opened with %d", keys))
+	}
+	e = e.Crash(t)
+	s = openStore(t, e, opts)
+	Check(t, e, s, opts)
+
+	opts.PhysicalDelete = true
+	s = openStore(t, e, opts)
+	for i := range n {
+		apply(t, s, tombstone(fmt.Sprintf("key%d", i+1), 1<<30))
+		if i%50 == 0 {
+			suits("deleting")
+		}
+	}
+	suits("all deleted")
+	if st := s.Stats(); st.Entries != 0 {
+		t.Errorf("%+v", st)
+	}
+	Check(t, e, openStore(t, e, opts), opts)
 }
 
 func rootsOf(s *storage.Store) (roots []merkle.Digest) {
@@ -305,52 +360,43 @@ func survey(t *testing.T, s *storage.Snapshot) string {
 		}
 		fmt.Fprintf(&text, "%d: %v", shard, audit.Tree)
 		var sum merkle.Digest
-		err = s.Rows(shard, merkle.Node{}, func(token ring.Token, e lww.Entry, d merkle.Digest) bool {
-			if at, tok := s.Locate(e.Key); at != shard || tok != token || s.Digest(e) != d {
-				t.Fatalf("key %q does not belong into shard %d", e.Key, shard)
+		under := merkle.Node{Bits: uint8(ring.ShardBits(s.Shards())), Path: uint64(shard)}
+		err = s.Rows(under, func(r merkle.Row) bool {
+			if at, _ := s.Locate(r.Entry.Key); at != shard || s.Position(r.Entry.Key) != r.Position || s.Sum(r.Entry) != r.Sum || r.Late {
+				t.Fatalf("key %q does not belong into shard %d: %+v", r.Entry.Key, shard, r)
 			}
-			sum = sum.Plus(d)
-			if len(e.Key) == 1 {
-				pair[string(e.Key)] = e.Version
+			sum = sum.Plus(merkle.DigestOf(r.Position, r.Sum))
+			if len(r.Entry.Key) == 1 {
+				pair[string(r.Entry.Key)] = r.Entry.Version
 			}
 			return true
 		})
 		if err != nil || sum != audit.Tree {
 			t.Fatalf("shard %d: rows add up to %v, %v", shard, sum, err)
 		}
-		// Children, stored at the root and scanned below the leaves, add up to
-		// their parent all the way down to a single token.
-		for n, d := (merkle.Node{}), audit.Tree; d.Count > 0; {
-			var below merkle.Digest
-			err := s.Rows(shard, n, func(token ring.Token, _ lww.Entry, d merkle.Digest) bool {
-				if !n.Contains(token) {
-					t.Fatalf("token %v is not under node %q", token, n)
+		// The halves of a node, stored at the root and scanned below the leaves,
+		// add up to it all the way down to a single position.
+		for n, d := under, audit.Tree.Syndrome; !d.IsZero() && n.Bits < merkle.MaxBits; {
+			var stored, scanned [2]merkle.Syndrome
+			sum := merkle.NewSummer(n, 1, scanned[:])
+			err := s.Rows(n, func(r merkle.Row) bool {
+				if !n.Contains(r.Position) {
+					t.Fatalf("position %v is not under node %q", r.Position, n)
 				}
-				below = below.Plus(d)
+				sum.Add(r.Position, r.Fingerprint(0))
 				return true
 			})
-			if err != nil || below != d {
-				t.Fatalf("shard %d: the rows under %q add up to %v, it is %v (%v)", shard, n, below, d, err)
+			if err != nil || scanned[0].Plus(scanned[1]) != d {
+				t.Fatalf("shard %d: the rows under %q add up to %v, it is %v (%v)", shard, n, scanned, d, err)
 			}
-			if n.Level == merkle.MaxLevel {
-				break
+			if s.Syndromes(n, 1, stored[:]) && stored != scanned {
+				t.Fatalf("shard %d: the halves of %q are %v, the rows add up to %v", shard, n, stored, scanned)
 			}
-			children, err := s.Children(shard, n)
-			if err != nil {
-				t.Fatal(err)
+			i := 0
+			if scanned[0].IsZero() {
+				i = 1
 			}
-			var sum merkle.Digest
-			fullest := 0
-			for i, c := range children {
-				sum = sum.Plus(c)
-				if c.Count > children[fullest].Count {
-					fullest = i
-				}
-			}
-			if sum != d {
-				t.Fatalf("shard %d: node %q is %v, its children are %v", shard, n, d, sum)
-			}
-			n, d = n.Child(fullest), children[fullest]
+			n, d = n.Down(1, i), scanned[i]
 		}
 	}
 	if pair["a"] != pair["b"] {
@@ -365,7 +411,7 @@ func storeRecompute(t *testing.T, e EngineUnderTest) {
 		apply(t, s, value(fmt.Sprintf("key%d", i), 1, "value"))
 	}
 	shard, token := s.Locate([]byte("key7"))
-	leaf := merkle.NodeOf(token, Options.LeafLevel)
+	leaf := TotalsOf(t, e, shard).Leaf(shard, s.Position([]byte("key7")), Options.Shards)
 
 	// A data row that changes by itself is found in its leaf, and only there;
 	// all other shards are well.
@@ -407,14 +453,13 @@ func storeRecompute(t *testing.T, e EngineUnderTest) {
 	commit(t, e, true, func(b storage.Batch) { b.Set(row, held) })
 
 	// A leaf row that is wrong on disk is trusted at opening, and found.
-	leafRow := binary.BigEndian.AppendUint16([]byte("l"), uint16(shard))
-	leafRow = binary.BigEndian.AppendUint32(leafRow, uint32(leaf.Path))
-	digest, found, err := e.Get(leafRow)
+	leafKey := []byte(leafRow(shard, leaf))
+	digest, found, err := e.Get(leafKey)
 	if err != nil || !found {
 		t.Fatalf("the leaf row is not where the layout says: %v", err)
 	}
 	digest[3] ^= 1
-	commit(t, e, true, func(b storage.Batch) { b.Set(leafRow, digest) })
+	commit(t, e, true, func(b storage.Batch) { b.Set(leafKey, digest) })
 	wrong(t, openStore(t, e, Options), shard, leaf)
 }
 
@@ -439,7 +484,7 @@ func wrong(t *testing.T, s *storage.Store, shard int, leaf merkle.Node) {
 func storeOptions(t *testing.T, e EngineUnderTest) {
 	for _, bad := range []storage.Options{
 		{Shards: 0}, {Shards: -4}, {Shards: 3}, {Shards: 2 * ring.Slots},
-		{Shards: 4, LeafLevel: -1}, {Shards: 4, LeafLevel: merkle.MaxLeafLevel + 1},
+		{Shards: 4, LeafKeys: -1},
 	} {
 		if _, err := storage.Open(e, bad); err == nil {
 			t.Errorf("opened with %+v", bad)
@@ -470,13 +515,12 @@ func storeOptions(t *testing.T, e EngineUnderTest) {
 		row  func([]byte) []byte
 		says string
 	}{
-		"a newer layout":  {func(b []byte) []byte { b[0]++; return b }, "layout version 2, this program reads version 1"},
-		"another digest":  {func(b []byte) []byte { b[2]++; return b }, "digests of version 2"},
+		"a newer layout":  {func(b []byte) []byte { b[0]++; return b }, "layout version 3, this program reads version 2"},
+		"an older layout": {func(b []byte) []byte { b[0]--; return b }, "layout version 1, this program reads version 2"},
+		"another digest":  {func(b []byte) []byte { b[1]++; return b }, "digests of version 3"},
 		"no bytes":        {func([]byte) []byte { return nil }, "layout version 0"},
-		"bytes cut off":   {func(b []byte) []byte { return b[:12] }, "malformed"},
+		"bytes cut off":   {func(b []byte) []byte { return b[:11] }, "malformed"},
 		"bytes too many":  {func(b []byte) []byte { return append(b, 0) }, "malformed"},
-		"a deep leaf":     {func(b []byte) []byte { b[1] = 9; return b }, "malformed"},
-		"a leaf too high": {func(b []byte) []byte { b[1] = 0; return b }, "malformed"},
 	} {
 		commit(t, e, true, func(b storage.Batch) { b.Set([]byte("mlayout"), tc.row(bytes.Clone(layout))) })
 		if _, err := storage.Open(e, Options); err == nil || !strings.Contains(err.Error(), tc.says) {
@@ -490,29 +534,106 @@ func storeOptions(t *testing.T, e EngineUnderTest) {
 	Check(t, e, openStore(t, e, Options), Options)
 }
 
-func storeLeafRows(t *testing.T, e EngineUnderTest) {
-	openStore(t, e, Options)
-	good := append(make([]byte, 16), 1, 0)
-	for name, row := range map[string]struct{ key, value []byte }{
-		"a short key":          {[]byte("l\x00\x00"), good},
-		"a long key":           {[]byte("l\x00\x00\x00\x00\x00\x00\x00"), good},
-		"no such shard":        {[]byte("l\x00\x04\x00\x00\x00\x00"), good},
-		"no such leaf":         {[]byte("l\x00\x00\x00\x00\x00\x10"), good},
-		"an empty value":       {[]byte("l\x00\x00\x00\x00\x00\x01"), nil},
-		"half a sum":           {[]byte("l\x00\x00\x00\x00\x00\x01"), good[:8]},
-		"no counts":            {[]byte("l\x00\x00\x00\x00\x00\x01"), good[:16]},
-		"no tombstone count":   {[]byte("l\x00\x00\x00\x00\x00\x01"), good[:17]},
-		"more than it is":      {[]byte("l\x00\x00\x00\x00\x00\x01"), append(good[:18:18], 0)},
-		"a count without end":  {[]byte("l\x00\x00\x00\x00\x00\x01"), append(good[:16:16], 0x80, 0x80)},
-		"a count out of range": {[]byte("l\x00\x00\x00\x00\x00\x01"), append(good[:16:16], bytes.Repeat([]byte{0xff}, 12)...)},
+// storeDamaged: an error while opening says that the store is damaged, and
+// nothing is made up in place of what cannot be.
+func storeDamaged(t *testing.T, e EngineUnderTest) {
+	s := openStore(t, e, Options)
+	for i := range 40 {
+		apply(t, s, value(fmt.Sprintf("key%d", i), 1, "v"))
+	}
+	var deep merkle.Node // a leaf that is not the whole shard
+	totals := TotalsOf(t, e, 0)
+	if totals.Leaves < 2 {
+		t.Fatal("shard 0 has but one leaf")
+	}
+	deep = totals.Leaf(0, 0, Options.Shards)
+	one := merkle.SyndromeOf(0, 1).Append(nil)
+	zero := make([]byte, merkle.SyndromeBytes)
+	invalid := bytes.Repeat([]byte{0xff}, merkle.SyndromeBytes) // not in the field
+	row, _, err := e.Get([]byte("s\x00\x00"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	numbers := func(sum byte, numbers ...uint64) []byte {
+		b := make([]byte, 24)
+		b[0] = sum
+		for _, n := range numbers {
+			b = binary.AppendUvarint(b, n)
+		}
+		return b
+	}
+	for name, bad := range map[string]struct {
+		key   string
+		value []byte
+	}{
+		"a leaf's key is short":         {"l\x00\x00", one},
+		"a leaf's key is long":          {leafRow(0, deep) + "\x00", one},
+		"a leaf of no shard":            {leafRow(4, deep), one},
+		"a leaf of another shard":       {leafRow(1, deep), one},
+		"a leaf above leaves":           {leafRow(0, deep.Up(1)), one},
+		"a leaf below a leaf":           {leafRow(0, deep.Down(1, 0)), one},
+		"a leaf that is no node":        {leafRow(0, merkle.Node{Bits: 1, Path: 2}), one},
+		"a leaf deeper than a position": {leafRow(0, merkle.Node{Bits: 61}), one},
+		"an empty leaf row":             {leafRow(0, deep), nil},
+		"half a leaf":                   {leafRow(0, deep), one[:16]},
+		"a leaf and more":               {leafRow(0, deep), append(one[:31:31], 0)},
+		"a leaf of zeros":               {leafRow(0, deep), zero},
+		"a leaf outside the field":      {leafRow(0, deep), invalid},
+		"no totals":                     {"s\x00\x00", nil},
+		"a totals' key is long":         {"s\x00\x00\x00", row},
+		"totals of no shard":            {"s\x00\x04", row},
+		"half of the totals":            {"s\x00\x00", row[:20]},
+		"totals without leaves":         {"s\x00\x00", numbers(0, 5, 5)},
+		"totals of no leaves":           {"s\x00\x00", numbers(0, 5, 5, 0)},
+		"totals of too many leaves":     {"s\x00\x00", numbers(0, 5, 5, 1<<40)},
+		"totals of another tree":        {"s\x00\x00", numbers(0, 5, 5, 1)},
+		"totals with too many deletes":  {"s\x00\x00", numbers(0, 5, 6, 1)},
+		"totals of nothing with a sum":  {"s\x00\x00", numbers(1, 0, 0, 1)},
+		"totals of nothing with leaves": {"s\x00\x00", numbers(0, 0, 0, totals.Leaves)},
+		"totals and more":               {"s\x00\x00", append(bytes.Clone(row), 0)},
+		"a number without end":          {"s\x00\x00", append(make([]byte, 24), 0x80, 0x80)},
+		"a number out of range":         {"s\x00\x00", append(make([]byte, 24), bytes.Repeat([]byte{0xff}, 12)...)},
 	} {
-		commit(t, e, true, func(b storage.Batch) { b.Set(row.key, row.value) })
-		if _, err := storage.Open(e, Options); err == nil || !strings.Contains(err.Error(), "leaf row") {
+		before, found, err := e.Get([]byte(bad.key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		commit(t, e, true, func(b storage.Batch) { b.Set([]byte(bad.key), bad.value) })
+		if _, err := storage.Open(e, Options); err == nil || !strings.Contains(err.Error(), "damaged") {
 			t.Errorf("%s: %v", name, err)
 		}
-		commit(t, e, true, func(b storage.Batch) { b.Delete(row.key) })
+		commit(t, e, true, func(b storage.Batch) {
+			if b.Delete([]byte(bad.key)); found {
+				b.Set([]byte(bad.key), before)
+			}
+		})
 	}
-	openStore(t, e, Options)
+	// Totals that are gone are missed if there are leaves.
+	commit(t, e, true, func(b storage.Batch) { b.Delete([]byte("s\x00\x00")) })
+	if _, err := storage.Open(e, Options); err == nil || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("totals are missing: %v", err)
+	}
+	commit(t, e, true, func(b storage.Batch) { b.Set([]byte("s\x00\x00"), row) })
+	// So is the layout, be it with the one or the other.
+	for _, prefix := range []string{"l", "s"} {
+		rows := all(t, e)
+		commit(t, e, true, func(b storage.Batch) {
+			for k := range rows {
+				if strings.HasPrefix(k, prefix) || k == "mlayout" {
+					b.Delete([]byte(k))
+				}
+			}
+		})
+		if _, err := storage.Open(e, Options); err == nil || !strings.Contains(err.Error(), "damaged") {
+			t.Errorf("the layout and the %q rows are missing: %v", prefix, err)
+		}
+		commit(t, e, true, func(b storage.Batch) {
+			for k, v := range rows {
+				b.Set([]byte(k), []byte(v))
+			}
+		})
+	}
+	Check(t, e, openStore(t, e, Options), Options)
 }
 
 func storeMalformed(t *testing.T, e EngineUnderTest) {
