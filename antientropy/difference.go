@@ -34,13 +34,13 @@ func (a Action) String() string {
 // Side is the version that one side of a session holds of a key.
 type Side struct {
 	lww.Version
-	ValueBytes int
+	ValueBytes int // -1: it was not told
 }
 
 // Difference is a key on which the two sides differ. A nil side holds nothing.
 type Difference struct {
 	Shard     int
-	Token     ring.Token
+	Position  ring.Position
 	Key       []byte
 	Initiator *Side
 	Partner   *Side
@@ -51,10 +51,12 @@ type Difference struct {
 // Comparison is one node that a session compared.
 type Comparison struct {
 	Shard     int
-	Node      merkle.Node
-	Initiator merkle.Digest
-	Partner   merkle.Digest
+	Node      merkle.Node // from the root of the shard
+	Initiator merkle.Syndrome
+	Partner   merkle.Syndrome
 	Then      Step
+	// The rows under the node, counted in a textbook session only.
+	InitiatorRows, PartnerRows uint64
 }
 
 // Step is what a comparison led to.
@@ -67,14 +69,19 @@ const (
 	Descend
 	// List: few entries are left; they are listed.
 	List
+	// Name: one or two keys differ, and the digests tell which.
+	Name
 )
 
 // String names the step.
-func (s Step) String() string { return [...]string{"", "skip", "descend", "list"}[s] }
+func (s Step) String() string { return [...]string{"", "skip", "descend", "list", "name"}[s] }
 
 // decide says what to do about a key, given what both sides hold of it. At
 // least one side holds it, and the two differ.
 func decide(mine, theirs *keyVersion, settled hlc.Stamp, settle time.Duration) (Action, string) {
+	if mine != nil && mine.late || theirs != nil && theirs.late {
+		return Wait, "written again since the moment that is compared"
+	}
 	action, reason := compareSides(mine, theirs)
 	if writtenAt(mine, theirs) > settled {
 		return Wait, fmt.Sprintf("written within the settle window of %v, so it may still be on its way (%s)", settle, reason)

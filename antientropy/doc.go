@@ -55,30 +55,3 @@
 // The session is complete only when every entry was applied durably on both
 // sides ([Report].Complete); until then it proves nothing.
 package antientropy
-
-import (
-	"syntropy/lww"
-	"syntropy/merkle"
-	"syntropy/ring"
-)
-
-// View is one side's frozen view of its shards. Nothing that it returns may
-// change during a session. *storage.Snapshot is one.
-type View interface {
-	// Shards returns the number of shards, the same on both sides.
-	Shards() int
-	// Root returns the digest of a whole shard.
-	Root(shard int) merkle.Digest
-	// Children returns the digests of the children of a node. The level of n is
-	// below merkle.MaxLevel.
-	Children(shard int, n merkle.Node) ([merkle.Fanout]merkle.Digest, error)
-	// Rows visits the entries under a node, ordered by token and then by key,
-	// until visit returns false. The entry is only read during the call.
-	Rows(shard int, n merkle.Node, visit func(ring.Token, lww.Entry, merkle.Digest) (more bool)) error
-	// Locate returns the shard and token of a key.
-	Locate(key []byte) (shard int, token ring.Token)
-	// Digest returns the digest of an entry.
-	Digest(e lww.Entry) merkle.Digest
-	// ValueHash returns a keyed hash of a value, alike on both sides.
-	ValueHash(value []byte) uint64
-}

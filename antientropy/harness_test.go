@@ -68,9 +68,16 @@ func (r storeReplica) apply(entries []lww.Entry) error {
 // all rows whenever they are asked for. Its tokens are what a test wants them
 // to be.
 type mapReplica struct {
-	rows   map[string]lww.Entry
-	shards int
-	token  func(key []byte) ring.Token
+	rows     map[string]lww.Entry
+	shards   int
+	leafBits int
+	token    func(key []byte) ring.Token
+	// fingerprint may weaken the hash, so that fingerprints collide.
+	fingerprint func(merkle.Sum) merkle.Sum
+}
+
+func newMap(shards, leafBits int, token func(key []byte) ring.Token) *mapReplica {
+	return &mapReplica{make(map[string]lww.Entry), shards, leafBits, token, func(s merkle.Sum) merkle.Sum { return s }}
 }
 
 func (r *mapReplica) apply(entries []lww.Entry) error {
@@ -86,73 +93,75 @@ func (r *mapReplica) apply(entries []lww.Entry) error {
 }
 
 func (r *mapReplica) view() View {
-	v := &mapView{shards: r.shards, token: r.token, hasher: merkle.NewHasher(testSecret)}
+	v := &mapView{shards: r.shards, token: r.token, fingerprint: r.fingerprint, leafBits: r.leafBits, hasher: merkle.NewHasher(testSecret)}
 	for _, e := range r.rows {
-		shard, token := v.Locate(e.Key)
-		v.rows = append(v.rows, mapRow{shard, token, v.Digest(e), e})
+		v.rows = append(v.rows, merkle.Row{Position: v.Position(e.Key), Entry: e, Sum: v.Sum(e)})
 	}
-	slices.SortFunc(v.rows, func(a, b mapRow) int {
-		return cmp.Or(cmp.Compare(a.shard, b.shard), cmp.Compare(a.token, b.token), bytes.Compare(a.entry.Key, b.entry.Key))
+	slices.SortFunc(v.rows, func(a, b merkle.Row) int {
+		return cmp.Or(cmp.Compare(a.Position, b.Position), cmp.Compare(v.token(a.Entry.Key), v.token(b.Entry.Key)), bytes.Compare(a.Entry.Key, b.Entry.Key))
 	})
 	return v
 }
 
-type mapRow struct {
-	shard  int
-	token  ring.Token
-	digest merkle.Digest
-	entry  lww.Entry
-}
-
 type mapView struct {
-	shards int
-	token  func(key []byte) ring.Token
-	hasher *merkle.Hasher
-	rows   []mapRow
+	shards      int
+	token       func(key []byte) ring.Token
+	fingerprint func(merkle.Sum) merkle.Sum
+	leafBits    int // of the leaves that are kept, below a shard
+	hasher      *merkle.Hasher
+	rows        []merkle.Row
 }
 
 func (v *mapView) Shards() int { return v.shards }
 
 func (v *mapView) Root(shard int) (d merkle.Digest) {
-	v.Rows(shard, merkle.Node{}, func(_ ring.Token, _ lww.Entry, row merkle.Digest) bool {
-		d = d.Plus(row)
+	v.Rows(merkle.Node{Bits: uint8(ring.ShardBits(v.shards)), Path: uint64(shard)}, func(r merkle.Row) bool {
+		d = d.Plus(merkle.DigestOf(r.Position, r.Sum))
 		return true
 	})
 	return d
 }
 
-func (v *mapView) Children(shard int, n merkle.Node) ([merkle.Fanout]merkle.Digest, error) {
-	return merkle.ChildrenByScan(n, func(visit func(ring.Token, merkle.Digest)) error {
-		return v.Rows(shard, n, func(t ring.Token, _ lww.Entry, d merkle.Digest) bool {
-			visit(t, d)
-			return true
-		})
+func (v *mapView) Syndromes(n merkle.Node, bits int, dst []merkle.Syndrome) bool {
+	if int(n.Bits)+bits > ring.ShardBits(v.shards)+v.leafBits {
+		return false
+	}
+	sum := merkle.NewSummer(n, bits, dst)
+	v.Rows(n, func(r merkle.Row) bool {
+		sum.Add(r.Position, r.Fingerprint(0))
+		return true
 	})
+	return true
 }
 
-func (v *mapView) Rows(shard int, n merkle.Node, visit func(ring.Token, lww.Entry, merkle.Digest) bool) error {
-	for _, r := range v.rows {
-		if r.shard == shard && n.Contains(r.token) && !visit(r.token, r.entry, r.digest) {
+func (v *mapView) Rows(n merkle.Node, visit func(merkle.Row) bool) error {
+	i, _ := slices.BinarySearchFunc(v.rows, n.First(), func(r merkle.Row, x ring.Position) int { return cmp.Compare(r.Position, x) })
+	for ; i < len(v.rows) && n.Contains(v.rows[i].Position); i++ {
+		if !visit(v.rows[i]) {
 			break
 		}
 	}
 	return nil
 }
 
-func (v *mapView) Locate(key []byte) (int, ring.Token) {
-	return ring.ShardOf(ring.Slot(key), v.shards), v.token(key)
+func (v *mapView) Position(key []byte) ring.Position {
+	return ring.At(ring.ShardOf(ring.Slot(key), v.shards), v.token(key), v.shards)
 }
 
-func (v *mapView) Digest(e lww.Entry) merkle.Digest { return v.hasher.Entry(e) }
-func (v *mapView) ValueHash(value []byte) uint64    { return v.hasher.Value(value) }
+func (v *mapView) Sum(e lww.Entry) merkle.Sum { return v.fingerprint(v.hasher.Entry(e)) }
+func (v *mapView) Hash(b []byte) uint64       { return v.hasher.Bytes(b) }
+
+func shardNode(v View, shard int) merkle.Node {
+	return merkle.Node{Bits: uint8(ring.ShardBits(v.Shards())), Path: uint64(shard)}
+}
 
 // allRows returns the entries of a view by key, read shard by shard.
 func allRows(t tb, v View) map[string]lww.Entry {
 	t.Helper()
 	rows := make(map[string]lww.Entry)
 	for shard := range v.Shards() {
-		err := v.Rows(shard, merkle.Node{}, func(_ ring.Token, e lww.Entry, _ merkle.Digest) bool {
-			rows[string(e.Key)] = e.Clone()
+		err := v.Rows(shardNode(v, shard), func(r merkle.Row) bool {
+			rows[string(r.Entry.Key)] = r.Entry.Clone()
 			return true
 		})
 		if err != nil {
@@ -230,7 +239,7 @@ func (s *session) run(t tb) (Report, error) {
 	if s.cfg.Found == nil {
 		s.cfg.Found = func(d Difference) { s.found = append(s.found, d) }
 	}
-	init, resp := NewInitiator(s.viewA, s.cfg), NewResponder(s.viewB)
+	init, resp := NewInitiator(s.viewA, s.cfg), newResponder(s.viewB)
 	if s.partnerBytes > 0 {
 		resp.messageBytes = s.partnerBytes
 	}
@@ -260,6 +269,11 @@ func (s *session) run(t tb) (Report, error) {
 	}
 	t.Fatalf("the session is not over after %d rounds", roundsMax)
 	return Report{}, nil
+}
+
+// newResponder returns a partner whose view is there already.
+func newResponder(v View) *Responder {
+	return NewResponder(func(hlc.Stamp) (View, error) { return v, nil })
 }
 
 func (s *session) carry(toPartner bool, msg []byte) []byte {
@@ -298,7 +312,7 @@ func expectOneDigest(t tb, a, b replica) {
 	t.Helper()
 	s := session{a: a, b: b, cfg: Config{Now: second(1 << 20)}}
 	r := s.mustRun(t)
-	if r.Rounds != 1 || r.ShardsEqual != r.Shards || r.BytesSent > 200 || r.BytesReceived != 1 {
+	if r.Rounds != 1 || r.ShardsEqual != r.Shards || r.BytesSent > 100 || r.BytesReceived != 1 {
 		t.Fatalf("replicas that agree exchanged more than one digest: %+v", r)
 	}
 }

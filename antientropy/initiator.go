@@ -3,17 +3,23 @@ package antientropy
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"syntropy/hlc"
 	"syntropy/lww"
 	"syntropy/merkle"
+	"syntropy/ring"
 )
 
 // Config configures the initiator of a session; all but Now has a usable zero.
 type Config struct {
-	// Now is the moment of the view, as a stamp. Required.
+	// Now is the time at the initiator, as a stamp. Required.
 	Now hlc.Stamp
+	// AsOf is the moment that the initiator's view shows, as if nothing had been
+	// written after it, and that the partner's view shall show as well. Zero means
+	// that both show the present.
+	AsOf hlc.Stamp
 	// Settle is how old the write that one side lacks must be to be repaired.
 	// Longer than a write can be on its way to a replica; zero repairs
 	// everything.
@@ -21,18 +27,26 @@ type Config struct {
 	// Shards limits the session to some shards, ascending, none twice. Nil means
 	// all.
 	Shards []int
-	// ListMax is the greatest number of entries under a differing node that
-	// are listed rather than split further. An entry in a list costs 16 bytes
-	// and a child up to 18, so listing is cheaper below some 16 entries and
-	// saves rounds. Zero means 16; 1 descends to single entries, as a textbook
-	// would. At most 4096.
-	ListMax int
+	// Expected is how many keys are expected to differ, for example as many as
+	// the last time. The descent begins where that many are thinned out. Wrong by
+	// a factor of three either way, it costs up to a third more bytes or one
+	// more round. Zero means unknown: the partner's first answer lets the
+	// initiator estimate it, which takes a round of its own.
+	Expected int
+	// Salt makes the session compare other fingerprints, summed anew from all
+	// rows: for the session after one that ended with ErrHidden.
+	Salt uint8
+	// Textbook descends from the roots to single entries, sixteen children at a
+	// time, without naming keys on the way: to show how a tree is compared. It
+	// reads all rows.
+	Textbook bool
 	// MessageBytes is the size at which a message is full. An entry larger
 	// than that travels alone. Zero means DefaultMessageBytes.
 	MessageBytes int
 	// DryRun finds the differences and repairs none.
 	DryRun bool
-	// Compared, if set, is called for every comparison of two nodes.
+	// Compared, if set, is called for every comparison of two nodes that the
+	// initiator makes. Its partner makes others.
 	Compared func(Comparison)
 	// Found, if set, is called for every key that differs. The difference
 	// belongs to the callee.
@@ -43,14 +57,20 @@ type Config struct {
 type Report struct {
 	Complete      bool // everything found was settled and applied on both sides
 	Shards        int
-	ShardsEqual   int // at the first comparison
+	ShardsEqual   int // known at the end: without a difference
 	Rounds        int // a message and its answer
+	NamingRounds  int // of them, until every key that differs was known
 	BytesSent     int64
 	BytesReceived int64
-	Diverged      int // keys that differed, those in flight not counted
-	Pulled        int // entries applied here
-	Pushed        int // entries applied by the partner
-	InFlight      int // keys whose difference is younger than the settle window
+	EntryBytes    int64 // of both, the entries themselves
+	Diverged      int   // keys that differed, those in flight not counted
+	Pulled        int   // entries applied here
+	Pushed        int   // entries applied by the partner
+	InFlight      int   // keys whose difference is younger than the settle window
+	// RowsRead and Compared count the rows and the nodes that were looked at, on
+	// both sides once the session is complete.
+	RowsRead uint64
+	Compared uint64
 }
 
 // RefusedError is the partner's refusal to begin or to go on.
@@ -63,83 +83,142 @@ func (e *RefusedError) Error() string { return "the partner refused: " + e.Text 
 // match its rows.
 type TreeError struct {
 	Shard int
-	Node  merkle.Node
+	Node  merkle.Node // from the root of the shard
 }
 
 func (e *TreeError) Error() string {
 	return fmt.Sprintf("shard %d, node %q: digests and entries contradict each other, so one side's tree is wrong: `syntropy roots --recompute` tells which", e.Shard, e.Node)
 }
 
-// task is a pair of differing nodes that waits to be looked into.
-type task struct {
-	nodeRef
-	mine, theirs merkle.Digest
-}
-
-// transfer is an entry that waits to travel.
-type transfer struct {
-	tokenRef
-	bytes int
-}
+// ErrHidden is the end of a session in which both sides agree on all that their
+// syndromes show, and not on the hashes of all entries: two different versions
+// of a key have one fingerprint, which happens once in 2^61 pairs, or a tree is
+// wrong. A session with another Config.Salt finds out.
+var ErrHidden = errors.New("there is a difference that the fingerprints do not show: run the session again with another salt")
 
 // Initiator is the side of a session that asks and decides. It is not safe for
 // concurrent use.
 type Initiator struct {
-	view   View
 	cfg    Config
-	shards []int
+	codec  codec
+	scope  *scope
 	report Report
 
-	// tasks is a stack: descending depth first keeps it short, at most 15 nodes
-	// a level for each node in a message.
+	// What both sides' checks come to without the rows that were named. They
+	// must be equal in the end.
+	myCheck, theirCheck uint64
+	differing           map[int]bool // shards
+
+	// tasks is a stack: descending depth first keeps it short.
 	tasks    []task
-	versions []tokenRef
-	pulls    []transfer
-	pushes   []transfer
+	level    int // one more than the bits of a level to ask for; 0: none
+	probes   []probe
+	versions []versionsTask
+	fetches  []fetchTask
+	pushes   []pushTask
+	asked    uint64 // nodes, to bound the work that a partner can cause
+	askMax   uint64
 
 	started bool
 	over    bool
-	sent    sentRequest
 	waiting bool // for an answer
-	pulled  int  // entries handed out by Receive and not yet reported by Applied
+	sent    sent
+	pulled  int // entries handed out by Receive and not yet reported by Applied
 	err     error
 }
 
-// sentRequest is what the outstanding message asked for, to match the answer to.
-type sentRequest struct {
-	kind     byte
-	expand   []task
-	list     []task
-	versions []tokenRef
-	pull     []transfer
-	pushed   int
+// task is a pair of differing nodes that waits to be looked into.
+type task struct {
+	node         merkle.Node
+	mine, theirs merkle.Syndrome
+	age          int           // comparisons below the level where the descent began
+	slow         bool          // names led nowhere: look at the rows
+	counted      bool          // its rows have been taken out of the checks
+	known        []merkle.Node // names under it that are dealt with already
+	theirRows    uint64        // in a textbook session
+}
+
+// naming is what became of the names that one node was decoded to.
+type naming struct {
+	task  task
+	names []merkle.Node
+	slow  bool
+}
+
+// probe asks the partner what it has under a name.
+type probe struct {
+	probeAsk
+	from *naming
+}
+
+// versionsTask asks for the versions under a node.
+type versionsTask struct {
+	versionsAsk
+	task *task // the node differs for certain, unless it is nil
+	from *naming
+	// counted: the rows on both sides have been taken out of the checks.
+	counted bool
+	known   []merkle.Node // names under the node that are dealt with already
+}
+
+// fetchTask asks for entries.
+type fetchTask struct {
+	fetchAsk        // first: everything under the node
+	key      []byte // of the one entry that is wanted, else
+	bytes    int    // estimated
+	any      bool   // something was sent already
+}
+
+// pushTask is an entry, or a range of them, that is to be sent.
+type pushTask struct {
+	node  merkle.Node
+	sums  []uint64 // nil: all rows from the position on, that were not found before
+	from  ring.Position
+	bytes int
+}
+
+// sent is what the outstanding message asked for, to match the answer to.
+type sent struct {
+	request  request
+	splits   []task
+	compares []task
+	mine     [][4]merkle.Syndrome // of the children of the nodes in compares
+	lists    []task
+	probes   []probe
+	versions []versionsTask
+	fetches  []fetchTask
 }
 
 // NewInitiator returns the side that asks, over its view.
 func NewInitiator(view View, cfg Config) *Initiator {
-	if cfg.ListMax <= 0 {
-		cfg.ListMax = 16
-	}
-	cfg.ListMax = min(cfg.ListMax, maxListed)
 	if cfg.MessageBytes <= 0 {
 		cfg.MessageBytes = DefaultMessageBytes
 	}
-	s := &Initiator{view: view, cfg: cfg, shards: cfg.Shards}
-	if s.shards == nil {
-		s.shards = allShards(view)
-	}
-	if err := checkShards(s.shards, view.Shards()); err != nil {
+	s := &Initiator{cfg: cfg, differing: make(map[int]bool)}
+	var err error
+	if s.scope, err = newScope(view, cfg.Shards, cfg.Salt); err != nil {
 		s.fail(fmt.Errorf("antientropy: %w", err))
+		return s
 	}
-	s.report.Shards = len(s.shards)
+	s.report.Shards = len(s.scope.shards)
 	return s
 }
 
 // Report returns what the session has done so far.
-func (s *Initiator) Report() Report { return s.report }
+func (s *Initiator) Report() Report {
+	r := s.report
+	if !r.Complete && s.scope != nil {
+		r.RowsRead, r.Compared = s.scope.rowsRead, s.scope.compared
+	}
+	return r
+}
 
-// settled is the stamp up to which differences are repaired.
-func (s *Initiator) settled() hlc.Stamp { return s.cfg.Now.Add(-s.cfg.Settle) }
+// settled is the stamp up to which differences are repaired: of a whole
+// microsecond, as the partner is told.
+func (s *Initiator) settled() hlc.Stamp {
+	at := s.cfg.Now.Add(-s.cfg.Settle)
+	return at - hlc.Stamp(at.Logical())
+}
 
 // Next returns the next message for the partner, and nil when the session is
 // over: Report says whether it is complete. The answer goes to Receive.
@@ -153,22 +232,16 @@ func (s *Initiator) Next() (msg []byte, err error) {
 		return nil, nil
 	case !s.started:
 		s.started = true
-		s.sent = sentRequest{kind: kindOpen}
-		msg = openMessage{
-			protocol: protocolVersion, digestVersion: merkle.DigestVersion, dryRun: s.cfg.DryRun,
-			shards: s.view.Shards(), only: s.cfg.Shards, digest: allDigest(s.view, s.shards),
-		}.append(nil)
+		msg = s.open().append(nil)
 	default:
-		req, err := s.plan()
-		if err != nil {
+		s.sent = sent{}
+		if err := s.plan(); err != nil {
 			return nil, s.fail(err)
 		}
-		if s.sent.empty() {
-			s.sent = sentRequest{kind: kindFinish}
-			msg = []byte{kindFinish}
-		} else {
-			msg = req.append(nil)
+		if s.sent.request.finish && s.myCheck != s.theirCheck {
+			return nil, s.fail(ErrHidden)
 		}
+		msg = s.codec.appendRequest(nil, s.sent.request)
 	}
 	s.waiting = true
 	s.report.Rounds++
@@ -176,8 +249,24 @@ func (s *Initiator) Next() (msg []byte, err error) {
 	return msg, nil
 }
 
-func (s sentRequest) empty() bool {
-	return len(s.expand)+len(s.list)+len(s.versions)+len(s.pull)+s.pushed == 0
+func (s *Initiator) open() openMessage {
+	check, syndrome, count := s.scope.total()
+	s.scope.compared++
+	m := openMessage{
+		protocol: protocolVersion, digestVersions: []byte{merkle.DigestVersion},
+		dryRun: s.cfg.DryRun, textbook: s.cfg.Textbook,
+		shards: s.scope.view.Shards(), only: s.cfg.Shards, salt: s.cfg.Salt,
+		moment: s.cfg.Now, expected: uint64(max(s.cfg.Expected, 0)), nameBits: nameBitsFor(count),
+		check: check, syndrome: syndrome,
+	}
+	if s.cfg.AsOf != 0 && s.cfg.AsOf != hlc.Max {
+		m.moment, m.asOf = s.cfg.AsOf, true
+	}
+	m.settled = s.settled()
+	view := s.scope.view
+	s.codec = codec{m.nameBits, m.moment, m.textbook, func(e lww.Entry) uint32 { return uint32(view.Sum(e).Lo) }}
+	s.myCheck = check
+	return m
 }
 
 // fail ends the session. Whatever was complete before the error is not: the
@@ -188,84 +277,6 @@ func (s *Initiator) fail(err error) error {
 	}
 	s.over, s.report.Complete = true, false
 	return s.err
-}
-
-// maxPending stops the descent while this many entries wait to travel, so that
-// memory stays bounded however much differs.
-const maxPending = 4 * maxItems
-
-// plan takes as much work from the queues as one message holds: transfers
-// first, so that the queues drain before the descent fills them again.
-func (s *Initiator) plan() (request, error) {
-	var req request
-	s.sent = sentRequest{kind: kindRequest}
-	if err := s.planDescent(&req); err != nil {
-		return req, err
-	}
-	room := s.cfg.MessageBytes
-	for len(s.pushes) > 0 && s.sent.pushed < maxPushed && (room > 0 || s.sent.pushed == 0) {
-		p := s.pushes[0]
-		entries, err := pick(s.view, p.tokenRef)
-		if err != nil {
-			return req, err
-		}
-		if len(entries) != len(p.sums) {
-			return req, fmt.Errorf("shard %d, token %v: the view changed during the session", p.shard, p.token)
-		}
-		if room -= p.bytes; room < 0 && s.sent.pushed > 0 {
-			break
-		}
-		req.push = append(req.push, entries...)
-		s.sent.pushed += len(entries)
-		s.pushes = s.pushes[1:]
-	}
-	room = s.cfg.MessageBytes
-	for len(s.pulls) > 0 && len(req.pull) < maxItems && (room > 0 || len(req.pull) == 0) {
-		p := s.pulls[0]
-		room -= p.bytes
-		req.pull = append(req.pull, p.tokenRef)
-		s.sent.pull = append(s.sent.pull, p)
-		s.pulls = s.pulls[1:]
-	}
-	n := min(len(s.versions), maxItems)
-	req.versions = s.versions[:n:n]
-	s.sent.versions, s.versions = req.versions, s.versions[n:]
-	return req, nil
-}
-
-func (s *Initiator) planDescent(req *request) error {
-	for len(s.tasks) > 0 && len(req.expand) < maxItems && len(req.list) < maxItems &&
-		len(s.pushes)+len(s.pulls)+len(s.versions) < maxPending {
-		t := s.tasks[len(s.tasks)-1]
-		s.tasks = s.tasks[:len(s.tasks)-1]
-		switch {
-		case t.theirs == merkle.Digest{}:
-			if err := s.onlyMine(t); err != nil {
-				return err
-			}
-		case s.listed(t):
-			req.list = append(req.list, t.nodeRef)
-			s.sent.list = append(s.sent.list, t)
-		default:
-			req.expand = append(req.expand, t.nodeRef)
-			s.sent.expand = append(s.sent.expand, t)
-		}
-	}
-	return nil
-}
-
-// listed reports whether a node is listed rather than split.
-func (s *Initiator) listed(t task) bool {
-	return max(t.mine.Count, t.theirs.Count) <= uint64(s.cfg.ListMax) || int(t.node.Level) == merkle.MaxLevel
-}
-
-// onlyMine deals with a node under which the partner holds nothing: there is
-// nothing to ask, every entry is pushed.
-func (s *Initiator) onlyMine(t task) error {
-	if s.listed(t) {
-		return s.compareLists(t, nil)
-	}
-	return s.compareChildren(t, [merkle.Fanout]merkle.Digest{})
 }
 
 // Receive takes the partner's answer. The caller applies the returned entries,
@@ -301,81 +312,324 @@ func (s *Initiator) Applied(err error) {
 
 func (s *Initiator) receive(reply []byte) ([]lww.Entry, error) {
 	if len(reply) == 0 {
-		return nil, fmt.Errorf("%w: it is empty", errWire)
+		return nil, wireError("it is empty")
 	}
-	r := &reader{b: reply[1:]}
+	r := &reader{codec: s.codec, b: reply[1:]}
+	opening := s.report.Rounds == 1
 	switch kind := reply[0]; {
 	case kind == kindRefusal:
-		m := readRefusal(r)
+		m := r.refusal()
 		if r.err != nil {
 			return nil, r.err
 		}
 		return nil, &RefusedError{m.code, m.text}
-	case kind == kindEqual && s.sent.kind == kindOpen:
-		s.report.ShardsEqual = len(s.shards)
-		s.complete()
-		return nil, r.end()
-	case kind == kindRoots && s.sent.kind == kindOpen:
-		return nil, s.receiveRoots(r)
-	case kind == kindResponse && s.sent.kind == kindRequest:
-		m := readResponse(r)
+	case kind == kindEqual && opening:
+		if err := r.end(); err != nil {
+			return nil, err
+		}
+		s.complete(0, 1)
+		return nil, nil
+	case kind == kindDiffer && opening:
+		m := r.differ()
+		if r.err != nil {
+			return nil, r.err
+		}
+		return s.receiveDiffer(m)
+	case kind == kindResponse && !opening:
+		m := r.response(s.sent.request)
 		if r.err != nil {
 			return nil, r.err
 		}
 		return s.receiveResponse(m)
-	case kind == kindFinished && s.sent.kind == kindFinish:
-		s.complete()
-		return nil, r.end()
 	}
 	return nil, errOutOfTurn
 }
 
-func (s *Initiator) complete() {
+func (s *Initiator) complete(partnerRows, partnerCompared uint64) {
 	s.over = true
 	s.report.Complete = !s.cfg.DryRun
+	s.report.ShardsEqual = len(s.scope.shards) - len(s.differing)
+	s.report.RowsRead = s.scope.rowsRead + partnerRows
+	s.report.Compared = s.scope.compared + partnerCompared
+}
+
+// receiveDiffer begins the descent.
+func (s *Initiator) receiveDiffer(m differMessage) ([]lww.Entry, error) {
+	s.theirCheck = m.check
+	_, syndrome, mine := s.scope.total()
+	// Every node that is asked about has rows of its own on one side: generous,
+	// but bounded by what the partner says it has.
+	s.askMax = 4096 + 4*(mine+min(m.count, 1<<40))
+	root := task{mine: syndrome}
+	switch m.what {
+	case differNamed:
+		s.report.NamingRounds = s.report.Rounds
+		if len(m.named) == 0 {
+			return nil, wireError("it names nothing")
+		}
+		root.slow = true // and compared by rows, should the names be refuted
+		return s.receiveNames(m.named, root)
+	case differLevel:
+		return nil, s.compareLevel(m.bits, m.level, nil)
+	case differSample:
+		levels := s.scope.sampleLevels(m.count)
+		sample, err := s.scope.sample(levels)
+		if err != nil {
+			return nil, err
+		}
+		if len(sample) != len(m.sample) {
+			return nil, wireError("a sample of %d bytes for %d", len(m.sample), len(sample))
+		}
+		s.level = 1 + s.scope.startLevel(s.scope.estimate(levels, sample, m.sample), max(mine, m.count))
+	case differOnly:
+		s.level = 1 + s.scope.bits
+	}
+	return nil, nil
+}
+
+// compareLevel compares a whole level with that of the partner.
+func (s *Initiator) compareLevel(bits int, theirs []merkle.Syndrome, counts []uint64) error {
+	if len(theirs) != s.scope.level(bits) || counts != nil && len(counts) != len(theirs) {
+		return wireError("%d nodes of a level that has %d", len(theirs), s.scope.level(bits))
+	}
+	mine, err := s.scope.levelSyndromes(bits)
+	if err != nil {
+		return err
+	}
+	s.scope.levelNodes(bits, func(n merkle.Node) {
+		t := task{node: n, mine: mine[0], theirs: theirs[0]}
+		if counts != nil {
+			t.theirRows, counts = counts[0], counts[1:]
+		}
+		s.compare(t)
+		mine, theirs = mine[1:], theirs[1:]
+	})
+	return nil
 }
 
 // receiveResponse matches the answer to what was asked and puts back what was
 // left unanswered.
 func (s *Initiator) receiveResponse(m response) ([]lww.Entry, error) {
-	sent := s.sent
-	if len(m.expanded) > len(sent.expand) || len(m.listed) > len(sent.list) ||
-		len(m.versions) > len(sent.versions) || len(m.pulled) > len(sent.pull) {
-		return nil, fmt.Errorf("%w: more answers than questions", errWire)
+	q := &s.sent
+	if q.request.level > 0 && len(m.level) == 0 {
+		return nil, wireError("it answers nothing")
 	}
-	if len(m.expanded)+len(m.listed)+len(m.versions)+len(m.pulled)+sent.pushed == 0 {
-		return nil, fmt.Errorf("%w: it answers nothing", errWire)
+	answered := len(m.splits) + len(m.compares) + len(m.lists) + len(m.probes) + len(m.versions) + len(m.fetches) + len(m.level)
+	if answered+len(q.request.push) == 0 && !q.request.finish {
+		return nil, wireError("it answers nothing")
 	}
-	if m.applied != sent.pushed {
-		return nil, fmt.Errorf("the partner applied %d of %d entries", m.applied, sent.pushed)
+	if m.applied != len(q.request.push) {
+		return nil, fmt.Errorf("the partner applied %d of %d entries", m.applied, len(q.request.push))
 	}
-	s.report.Pushed += sent.pushed
-	s.tasks = append(s.tasks, sent.expand[len(m.expanded):]...)
-	s.tasks = append(s.tasks, sent.list[len(m.listed):]...)
-	s.versions = append(s.versions, sent.versions[len(m.versions):]...)
-	s.pulls = append(s.pulls, sent.pull[len(m.pulled):]...)
-
-	for i, theirs := range m.expanded {
-		if err := s.compareChildren(sent.expand[i], theirs); err != nil {
-			return nil, err
-		}
+	if m.finished != q.request.finish {
+		return nil, errOutOfTurn
 	}
-	for i, items := range m.listed {
-		if err := s.compareLists(sent.list[i], items); err != nil {
-			return nil, err
-		}
-	}
-	for i, versions := range m.versions {
-		if err := s.compareVersions(sent.versions[i], versions); err != nil {
-			return nil, err
-		}
+	s.theirCheck -= m.revealed
+	s.report.Pushed += m.applied
+	s.tasks = append(s.tasks, q.splits[len(m.splits):]...)
+	s.tasks = append(s.tasks, q.compares[len(m.compares):]...)
+	s.tasks = append(s.tasks, q.lists[len(m.lists):]...)
+	s.probes = append(s.probes, q.probes[len(m.probes):]...)
+	s.versions = append(s.versions, q.versions[len(m.versions):]...)
+	s.fetches = append(s.fetches, q.fetches[len(m.fetches):]...)
+	if len(m.probes)+len(m.versions)+len(m.lists)+len(m.compares)+len(m.splits)+len(m.level) > 0 {
+		s.report.NamingRounds = s.report.Rounds
 	}
 	var apply []lww.Entry
-	for i, entries := range m.pulled {
-		if err := s.checkPulled(sent.pull[i].tokenRef, entries); err != nil {
+	take := func(entries []lww.Entry, err error) error {
+		apply = append(apply, entries...)
+		return err
+	}
+	if q.request.level > 0 {
+		if err := s.compareLevel(q.request.level-1, m.level, m.counts); err != nil {
 			return nil, err
 		}
-		apply = append(apply, entries...)
+	}
+	for i, a := range m.splits {
+		if err := s.receiveSplit(q.splits[i], a); err != nil {
+			return nil, err
+		}
+	}
+	for i, four := range m.compares {
+		for j, a := range four {
+			child := task{node: q.compares[i].node.Down(2, j), mine: q.mine[i][j], age: q.compares[i].age + 1}
+			if err := take(s.receiveChild(child, a)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for i, a := range m.lists {
+		t := q.lists[i]
+		if a.code == childEqual || a.code == childNamed && len(a.named) == 0 {
+			return nil, s.contradiction(t.node)
+		}
+		if err := take(s.receiveChild(t, a)); err != nil {
+			return nil, err
+		}
+	}
+	for i, n := range m.probes {
+		if err := take(s.receiveName(q.probes[i].name, n, q.probes[i].from)); err != nil {
+			return nil, err
+		}
+	}
+	for i, a := range m.versions {
+		if err := s.receiveVersions(q.versions[i], a); err != nil {
+			return nil, err
+		}
+	}
+	for i, a := range m.fetches {
+		if err := take(s.receiveFetched(q.fetches[i], a)); err != nil {
+			return nil, err
+		}
+	}
+	if m.finished {
+		s.complete(m.rowsRead, m.compared)
 	}
 	return apply, nil
+}
+
+// contradiction is the error for a node that differs though nothing under it
+// does.
+func (s *Initiator) contradiction(n merkle.Node) error {
+	if int(n.Bits) < s.scope.bits {
+		return ErrHidden
+	}
+	return &TreeError{s.scope.shardOf(n), s.scope.inShard(n)}
+}
+
+// receiveSplit takes the children of a node of the partner and compares them.
+func (s *Initiator) receiveSplit(t task, a splitAnswer) error {
+	bits := s.splitBits(t)
+	mine := make([]merkle.Syndrome, 1<<bits)
+	if err := s.scope.syndromes(t.node, bits, mine); err != nil {
+		return err
+	}
+	theirs := a.syndromes
+	if !t.slow {
+		last := t.theirs // the last one is what the others leave of their parent
+		for _, c := range theirs {
+			last = last.Minus(c)
+		}
+		theirs = append(theirs, last)
+	}
+	for i, c := range theirs {
+		child := task{node: t.node.Down(bits, i), mine: mine[i], theirs: c, age: t.age + 1, slow: t.slow, counted: t.counted}
+		for _, k := range t.known {
+			if child.node.Above(k) {
+				child.known = append(child.known, k)
+			}
+		}
+		if a.counts != nil {
+			child.theirRows = a.counts[i]
+		}
+		s.compare(child)
+	}
+	return nil
+}
+
+// receiveChild takes what the partner makes of a node whose digest, or whose
+// rows, it was sent.
+func (s *Initiator) receiveChild(t task, a childAnswer) ([]lww.Entry, error) {
+	if s.cfg.Compared != nil && a.code == childEqual && !t.mine.IsZero() {
+		t.theirs = t.mine
+		s.compare(t)
+	}
+	switch a.code {
+	case childNamed:
+		if len(a.named) == 0 {
+			return nil, wireError("it names nothing")
+		}
+		return s.receiveNames(a.named, t)
+	case childSplit:
+		if int(t.node.Bits)+2 > merkle.MaxBits {
+			return nil, wireError("a single position has no children")
+		}
+		var mine [4]merkle.Syndrome
+		if err := s.scope.syndromes(t.node, 2, mine[:]); err != nil {
+			return nil, err
+		}
+		for i := range mine {
+			s.compare(task{node: t.node.Down(2, i), mine: mine[i], theirs: a.split[i], age: t.age + 1})
+		}
+	case childMine:
+		if int(t.node.Bits) < s.scope.bits {
+			return nil, wireError("all of several shards are offered at once")
+		}
+		s.takeAll(t.node)
+	case childYours:
+		return nil, s.giveAll(t.node)
+	case childSlow:
+		t.slow = true
+		s.tasks = append(s.tasks, t)
+	}
+	return nil, nil
+}
+
+// compare looks at one node of both sides and queues it if it differs.
+func (s *Initiator) compare(t task) {
+	s.scope.compared++
+	differs := t.mine != t.theirs
+	if s.cfg.Compared != nil && !(t.mine.IsZero() && t.theirs.IsZero()) && int(t.node.Bits) >= s.scope.bits {
+		s.showComparison(t, differs)
+	}
+	if differs {
+		s.tasks = append(s.tasks, t)
+	}
+}
+
+// showComparison tells the caller of a comparison below the roots of shards.
+func (s *Initiator) showComparison(t task, differs bool) {
+	c := Comparison{Shard: s.scope.shardOf(t.node), Node: s.scope.inShard(t.node), Initiator: t.mine, Partner: t.theirs, Then: Skip}
+	if s.cfg.Textbook {
+		rows, err := s.countRows(t.node)
+		if err != nil {
+			return // it is read again, and told of, when the node is looked into
+		}
+		c.InitiatorRows, c.PartnerRows = rows, t.theirRows
+	}
+	if differs {
+		c.Then = Descend
+		if _, count, ok := t.mine.Minus(t.theirs).Decode(t.node); ok && count > 0 && !s.cfg.Textbook {
+			c.Then = Name
+		}
+		if s.cfg.Textbook && c.InitiatorRows <= 1 && c.PartnerRows <= 1 {
+			c.Then = List
+		}
+	}
+	s.cfg.Compared(c)
+}
+
+func (s *Initiator) countRows(n merkle.Node) (rows uint64, err error) {
+	err = s.scope.rows(n, func(r merkle.Row) bool {
+		if r.Sum != (merkle.Sum{}) {
+			rows++
+		}
+		return true
+	})
+	return rows, err
+}
+
+// splitBits is the number of bits by which a node is split when the partner is
+// asked for its children.
+func (s *Initiator) splitBits(t task) int {
+	bits := 2
+	if s.cfg.Textbook {
+		bits = 4
+	}
+	if int(t.node.Bits) < s.scope.bits && s.cfg.Textbook {
+		bits = min(bits, s.scope.bits-int(t.node.Bits))
+	}
+	return min(bits, merkle.MaxBits-int(t.node.Bits))
+}
+
+func sortProbes(p []probe) {
+	slices.SortFunc(p, func(a, b probe) int {
+		switch {
+		case a.name.Path < b.name.Path:
+			return -1
+		case a.name.Path > b.name.Path:
+			return 1
+		}
+		return 0
+	})
 }

@@ -1,86 +1,50 @@
 package antientropy
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"slices"
 
+	"syntropy/hlc"
 	"syntropy/lww"
 	"syntropy/merkle"
 	"syntropy/ring"
 )
 
-// Limits of one session.
-const (
-	// DefaultMessageBytes is the size at which a message is full: large enough
-	// that a round trip carries thousands of nodes, small enough to hold a few
-	// of them for every session.
-	DefaultMessageBytes = 1 << 20
-	// maxListed bounds the entries that a partner may ask to be listed at once;
-	// an initiator asks for lists of at most Config.ListMax by its own count.
-	maxListed = 4096
-	// maxItems bounds each section of a request but the pushed entries, and the
-	// section that answers it.
-	maxItems = 4096
-	// maxPushed bounds the entries pushed in one message. The smallest takes 14
-	// bytes, so messages of DefaultMessageBytes never come near.
-	maxPushed = 1 << 17
-)
+// DefaultMessageBytes is the size at which a message is full: large enough that
+// a round trip carries thousands of nodes, small enough to hold a few of them
+// for every session.
+const DefaultMessageBytes = 1 << 20
 
-// allDigest is one digest over the roots of the given shards: what the first
-// message carries. The roots are keyed sums already; SHA-256 binds them to
-// their shards.
-func allDigest(v View, shards []int) merkle.Sum {
-	h := sha256.New()
-	var buf []byte
-	for _, s := range shards {
-		root := v.Root(s)
-		buf = binary.BigEndian.AppendUint64(buf[:0], uint64(s))
-		buf = binary.BigEndian.AppendUint64(buf, root.Count)
-		h.Write(root.Sum.Append(buf))
-	}
-	return merkle.SumFrom(h.Sum(nil))
-}
+// listRows is the number of rows under a differing node up to which they are
+// listed rather than split further. A row in a list takes some 14 bytes; to tell
+// three or more of them apart by syndromes takes 31 bytes for each of four
+// children, and another round.
+const listRows = 16
 
-func allShards(v View) []int {
-	shards := make([]int, v.Shards())
-	for i := range shards {
-		shards[i] = i
-	}
-	return shards
-}
-
-// checkShards checks that the shards of a session exist, ascend, and come once.
-func checkShards(only []int, shards int) error {
-	for i, s := range only {
-		if s < 0 || s >= shards {
-			return fmt.Errorf("there is no shard %d", s)
-		}
-		if i > 0 && s <= only[i-1] {
-			return fmt.Errorf("the shards %v are not in ascending order", only)
-		}
-	}
-	return nil
-}
-
-// Responder is the partner's side of a session. It is not safe for concurrent
-// use.
+// Responder is the partner's side of a session: it answers questions and knows
+// nothing of what was asked before. It is not safe for concurrent use.
 type Responder struct {
-	view         View
+	view         func(asOf hlc.Stamp) (View, error)
 	messageBytes int
-	shards       []int
+	scope        *scope
+	codec        codec
 	dryRun       bool
-	opened, done bool
+	settled      hlc.Stamp
+	done         bool
 	complete     bool
+	finishing    bool
 	// What Receive leaves for Reply.
 	message []byte
+	request request
 	answer  *response
 }
 
-// NewResponder returns the side that answers, over its view.
-func NewResponder(view View) *Responder {
+// NewResponder returns the side that answers. view is called once, when the
+// first message tells the moment that both sides' views are to show, hlc.Max
+// being the present.
+func NewResponder(view func(asOf hlc.Stamp) (View, error)) *Responder {
 	return &Responder{view: view, messageBytes: DefaultMessageBytes}
 }
 
@@ -92,10 +56,14 @@ func NewResponder(view View) *Responder {
 // answered with a refusal: Reply says so to the initiator, Done becomes true,
 // and the error is returned for this side's log.
 func (r *Responder) Receive(msg []byte) (apply []lww.Entry, err error) {
-	r.message, r.answer = nil, nil
+	r.message, r.answer, r.finishing = nil, nil, false
 	apply, err = r.receive(msg)
 	if err != nil {
-		r.refuse("failed", err.Error())
+		code := "failed"
+		if errors.Is(err, errVersion) {
+			code = CodeVersion
+		}
+		r.refuse(code, err.Error())
 		return nil, err
 	}
 	return apply, nil
@@ -115,7 +83,10 @@ func (r *Responder) Reply(applied error) []byte {
 		r.refuse("apply", "the partner could not apply entries: "+applied.Error())
 	}
 	if r.answer != nil {
-		return r.answer.append(nil)
+		if r.finishing {
+			r.done, r.complete = true, !r.dryRun
+		}
+		return r.codec.appendResponse(nil, r.request, *r.answer)
 	}
 	return r.message
 }
@@ -128,204 +99,566 @@ func (r *Responder) Done() bool { return r.done }
 // what it pulls before it says that it has finished.
 func (r *Responder) Complete() bool { return r.complete }
 
-// Shards returns the shards that the session is over, once it was opened.
-func (r *Responder) Shards() int { return len(r.shards) }
+// Shards returns the number of shards that the session is over, once it was
+// opened.
+func (r *Responder) Shards() int {
+	if r.scope == nil {
+		return 0
+	}
+	return len(r.scope.shards)
+}
+
+// RowsRead returns the number of rows that this side has read for the session.
+func (r *Responder) RowsRead() uint64 {
+	if r.scope == nil {
+		return 0
+	}
+	return r.scope.rowsRead
+}
 
 // Refuse returns the answer of a node that takes part in no session now, with
 // a code for programs and a text for people.
 func Refuse(code, text string) []byte { return refusal{code, text}.append(nil) }
 
-var errOutOfTurn = errors.New("a message came out of turn")
+// CodeVersion is the code of a refusal by a partner that speaks another version
+// of the session or has digests of another version.
+const CodeVersion = "version"
+
+var (
+	errOutOfTurn = errors.New("a message came out of turn")
+	errVersion   = errors.New("versions differ: upgrade the node with the older release")
+)
 
 func (r *Responder) receive(msg []byte) ([]lww.Entry, error) {
 	if len(msg) == 0 {
-		return nil, fmt.Errorf("%w: it is empty", errWire)
+		return nil, wireError("it is empty")
 	}
-	rd := &reader{b: msg[1:]}
+	rd := &reader{codec: r.codec, b: msg[1:]}
 	switch kind := msg[0]; {
 	case r.done:
 		return nil, errOutOfTurn
-	case kind == kindOpen && !r.opened:
+	case kind == kindOpen && r.scope == nil:
 		return nil, r.open(rd)
-	case kind == kindRequest && r.opened:
-		req := readRequest(rd)
+	case kind == kindRequest && r.scope != nil:
+		req := rd.request()
 		if rd.err != nil {
 			return nil, rd.err
 		}
 		return req.push, r.serve(req)
-	case kind == kindFinish && r.opened:
-		r.done, r.complete = true, !r.dryRun
-		r.message = []byte{kindFinished}
-		return nil, rd.end()
 	default:
 		return nil, errOutOfTurn
 	}
 }
 
 func (r *Responder) open(rd *reader) error {
-	m := readOpen(rd)
+	m := rd.open()
 	switch {
 	case rd.err != nil:
 		return rd.err
 	case m.protocol != protocolVersion:
-		return fmt.Errorf("the initiator speaks session protocol %d, this node speaks %d", m.protocol, protocolVersion)
-	case m.digestVersion != merkle.DigestVersion:
-		return fmt.Errorf("the initiator has digests of version %d, this node of version %d", m.digestVersion, merkle.DigestVersion)
-	case m.shards != r.view.Shards():
-		return fmt.Errorf("the initiator has %d shards, this node has %d", m.shards, r.view.Shards())
+		return fmt.Errorf("the initiator speaks session protocol %d, this node speaks %d: %w", m.protocol, protocolVersion, errVersion)
+	case !slices.Contains(m.digestVersions, merkle.DigestVersion):
+		return fmt.Errorf("the initiator has digests of version %d, this node of version %d: %w", m.digestVersions, merkle.DigestVersion, errVersion)
 	}
-	r.opened, r.dryRun, r.shards = true, m.dryRun, m.only
-	if r.shards == nil {
-		r.shards = allShards(r.view)
+	asOf := hlc.Max
+	if m.asOf {
+		asOf = m.moment
 	}
-	if err := checkShards(r.shards, r.view.Shards()); err != nil {
+	view, err := r.view(asOf)
+	if err != nil {
 		return err
 	}
-	if allDigest(r.view, r.shards) == m.digest {
+	if m.shards != view.Shards() {
+		return fmt.Errorf("the initiator has %d shards, this node has %d", m.shards, view.Shards())
+	}
+	sc, err := newScope(view, m.only, m.salt)
+	if err != nil {
+		return err
+	}
+	r.scope, r.dryRun, r.settled = sc, m.dryRun, m.settled
+	r.codec = codec{m.nameBits, m.moment, m.textbook, func(e lww.Entry) uint32 { return uint32(view.Sum(e).Lo) }}
+	check, syndrome, count := sc.total()
+	sc.compared++
+	if check == m.check && syndrome == m.syndrome {
 		r.done, r.complete = true, !r.dryRun
 		r.message = []byte{kindEqual}
 		return nil
 	}
-	roots := make([]merkle.Digest, len(r.shards))
-	for i, s := range r.shards {
-		roots[i] = r.view.Root(s)
+	answer, err := r.firstAnswer(m, differMessage{check: check, count: count}, syndrome)
+	if err != nil {
+		return err
 	}
-	r.message = appendRoots(nil, roots)
+	r.message = r.codec.appendDiffer(nil, answer)
 	return nil
 }
+
+// firstAnswer chooses what helps the initiator most: the one or two keys that
+// differ, if they are no more; a level to descend from, if it knows how many may
+// differ or one side has nothing; else what it needs to estimate that.
+func (r *Responder) firstAnswer(m openMessage, d differMessage, mine merkle.Syndrome) (differMessage, error) {
+	if m.textbook {
+		d.what = differOnly
+		return d, nil
+	}
+	changes, n, ok := mine.Minus(m.syndrome).Decode(merkle.Node{})
+	if n == 2 && merkle.NodeAt(changes[0].X, m.nameBits) == merkle.NodeAt(changes[1].X, m.nameBits) {
+		ok = false // names are too short to tell them apart
+	}
+	if ok && n > 0 && r.inScope(changes[:n]) {
+		for _, c := range changes[:n] {
+			named, revealed, err := r.nameChange(c)
+			if err != nil {
+				return d, err
+			}
+			d.named, d.check = append(d.named, named), d.check-revealed
+		}
+		d.what = differNamed
+		return d, nil
+	}
+	var err error
+	switch {
+	case mine.IsZero() || m.syndrome.IsZero():
+		d.what, d.bits = differLevel, r.scope.bits
+	case m.expected > 0:
+		d.what, d.bits = differLevel, r.scope.startLevel(m.expected, d.count)
+	default:
+		d.what = differSample
+		d.sample, err = r.scope.sample(r.scope.sampleLevels(d.count))
+		return d, err
+	}
+	d.level, err = r.scope.levelSyndromes(d.bits)
+	return d, err
+}
+
+func (r *Responder) inScope(changes []merkle.Change) bool {
+	return !slices.ContainsFunc(changes, func(c merkle.Change) bool {
+		return !r.scope.has(c.X.Shard(r.scope.view.Shards()))
+	})
+}
+
+// nameChange says what is here at a position that a difference of syndromes,
+// ours minus the initiator's, was decoded to.
+func (r *Responder) nameChange(c merkle.Change) (n named, revealed uint64, err error) {
+	name := merkle.NodeAt(c.X, r.codec.nameBits)
+	return r.state(name, func(mine uint64) bool { return mine == c.F })
+}
+
+// state says what is under a name. lacks reports whether the initiator must lack
+// a row with that fingerprint.
+func (r *Responder) state(name merkle.Node, lacks func(fingerprint uint64) bool) (n named, revealed uint64, err error) {
+	n.name = name
+	rows := 0
+	err = r.scope.rows(name, func(row merkle.Row) bool {
+		rows++
+		revealed += row.Sum.Lo
+		if rows > 1 {
+			n = named{name: name, state: nameSeveral}
+			return true
+		}
+		n.late = row.Late
+		switch {
+		case !row.Late && lacks(row.Fingerprint(r.scope.salt)) && (r.dryRun || r.young(row)):
+			n.state, n.full = nameFull, versionOf(r.scope.view, row)
+		case !row.Late && lacks(row.Fingerprint(r.scope.salt)):
+			n.state, n.entry = nameEntry, row.Entry.Clone()
+			n.sum = uint32(row.Sum.Lo)
+		default:
+			n.state, n.version = nameVersion, row.Entry.Version
+			n.key = uint32(r.scope.view.Hash(row.Entry.Key))
+		}
+		return true
+	})
+	return n, revealed, err
+}
+
+// young reports whether the initiator, lacking a row, would not take it.
+func (r *Responder) young(row merkle.Row) bool { return row.Entry.Stamp > r.settled }
 
 // serve answers a request until the message is full, in the order in which the
 // initiator can make progress, and at least one thing.
 func (r *Responder) serve(req request) error {
-	if r.dryRun && (len(req.pull) > 0 || len(req.push) > 0) {
+	if r.dryRun && (len(req.fetches) > 0 || len(req.push) > 0) {
 		return errors.New("entries in a dry run")
 	}
-	if err := r.inScope(req); err != nil {
+	if err := r.inSession(req); err != nil {
 		return err
 	}
+	r.request = req
 	a := &response{applied: len(req.push)}
-	room := r.messageBytes
-	for _, t := range req.pull {
-		entries, err := pick(r.view, t)
-		if err != nil {
+	s := server{r, a, r.messageBytes}
+	for _, step := range []func(request) error{s.level, s.fetches, s.probes, s.versions, s.lists, s.compares, s.splits} {
+		if err := step(req); err != nil {
 			return err
 		}
-		for _, e := range entries {
-			room -= lww.EncodedLen(e)
-		}
-		if room < 0 && len(a.pulled) > 0 {
-			break
-		}
-		a.pulled = append(a.pulled, entries)
 	}
-	for _, t := range req.versions {
-		if room <= 0 {
-			break
-		}
-		versions, err := r.versions(t)
-		if err != nil {
-			return err
-		}
-		for _, v := range versions {
-			room -= len(v.key) + 64
-		}
-		a.versions = append(a.versions, versions)
-	}
-	for _, n := range req.list {
-		if room <= 0 {
-			break
-		}
-		items, err := list(r.view, n)
-		if err != nil {
-			return err
-		}
-		room -= 16 * len(items)
-		a.listed = append(a.listed, items)
-	}
-	for _, n := range req.expand {
-		if room <= 0 {
-			break
-		}
-		children, err := r.view.Children(n.shard, n.node)
-		if err != nil {
-			return err
-		}
-		room -= len(appendChildren(nil, children))
-		a.expanded = append(a.expanded, children)
+	if req.finish {
+		a.finished, a.rowsRead, a.compared = true, r.scope.rowsRead, r.scope.compared
+		r.finishing = true
 	}
 	r.answer = a
 	return nil
 }
 
-// inScope checks that a request is only about the shards of the session, what it
-// pushes included, and asks only for nodes that have children.
-func (r *Responder) inScope(req request) error {
-	var shards []int
-	for _, n := range slices.Concat(req.expand, req.list) {
-		shards = append(shards, n.shard)
+// inSession checks that a request is only about the shards of the session, what
+// it pushes included.
+func (r *Responder) inSession(req request) error {
+	var nodes []merkle.Node
+	for _, a := range req.splits {
+		nodes = append(nodes, a.node)
 	}
-	for _, t := range slices.Concat(req.versions, req.pull) {
-		shards = append(shards, t.shard)
+	for _, a := range req.compares {
+		nodes = append(nodes, a.node)
+	}
+	for _, a := range req.lists {
+		nodes = append(nodes, a.node)
+	}
+	for _, a := range req.probes {
+		nodes = append(nodes, a.name)
+	}
+	for _, a := range req.versions {
+		nodes = append(nodes, a.node)
+	}
+	for _, a := range req.fetches {
+		nodes = append(nodes, a.node)
 	}
 	for _, e := range req.push {
-		shard, _ := r.view.Locate(e.Key)
-		shards = append(shards, shard)
+		nodes = append(nodes, merkle.NodeAt(r.scope.view.Position(e.Key), merkle.MaxBits))
 	}
-	for _, shard := range shards {
-		if _, ok := slices.BinarySearch(r.shards, shard); !ok {
-			return fmt.Errorf("shard %d is not part of this session", shard)
+	for _, n := range nodes {
+		if !r.scope.covers(n) {
+			return fmt.Errorf("shard %d is not part of this session", r.scope.shardOf(n))
 		}
 	}
-	for _, n := range req.expand {
-		if int(n.node.Level) >= merkle.MaxLevel {
-			return errors.New("a single token has no children")
-		}
+	if req.level > 0 && r.scope.level(req.level-1) > maxLevelNodes {
+		return fmt.Errorf("a level of more than %d nodes was asked for", maxLevelNodes)
 	}
 	return nil
 }
 
-// list returns token and sum of each entry under a node.
-func list(v View, n nodeRef) (items []item, err error) {
-	err = v.Rows(n.shard, n.node, func(t ring.Token, _ lww.Entry, d merkle.Digest) bool {
-		items = append(items, item{t, d.Sum.Lo})
-		return len(items) <= maxListed
-	})
-	if err == nil && len(items) > maxListed {
-		err = fmt.Errorf("node %q of shard %d has more than %d entries to list", n.node, n.shard, maxListed)
-	}
-	return items, err
+// server fills one response while there is room.
+type server struct {
+	*Responder
+	a    *response
+	room int
 }
 
-func atToken(t ring.Token) merkle.Node { return merkle.NodeOf(t, merkle.MaxLevel) }
+func (s *server) level(req request) (err error) {
+	if req.level == 0 {
+		return nil
+	}
+	if s.a.level, err = s.scope.levelSyndromes(req.level - 1); err != nil || !s.codec.textbook {
+		return err
+	}
+	s.scope.levelNodes(req.level-1, func(n merkle.Node) {
+		if e := s.count(n, &s.a.counts); e != nil {
+			err = e
+		}
+	})
+	return err
+}
 
-// versions returns the entries under a token but those the initiator has.
-func (r *Responder) versions(t tokenRef) (versions []keyVersion, err error) {
-	err = r.view.Rows(t.shard, atToken(t.token), func(_ ring.Token, e lww.Entry, d merkle.Digest) bool {
-		if !slices.Contains(t.sums, d.Sum.Lo) {
-			versions = append(versions, versionOf(r.view, e, d))
+// count counts the rows under a node, for people who want to see them.
+func (s *server) count(n merkle.Node, counts *[]uint64) error {
+	rows := uint64(0)
+	err := s.scope.rows(n, func(r merkle.Row) bool {
+		if r.Sum != (merkle.Sum{}) {
+			rows++
 		}
 		return true
 	})
-	return versions, err
+	*counts = append(*counts, rows)
+	return err
 }
 
-func versionOf(v View, e lww.Entry, d merkle.Digest) keyVersion {
+func (s *server) fetches(req request) error {
+	for _, f := range req.fetches {
+		if s.room <= 0 {
+			return nil
+		}
+		a, err := s.fetch(f)
+		if err != nil {
+			return err
+		}
+		s.a.fetches = append(s.a.fetches, a)
+	}
+	return nil
+}
+
+func (s *server) fetch(f fetchAsk) (a fetchAnswer, err error) {
+	first := f.node.First() + ring.Position(f.skip)
+	var at ring.Position
+	err = s.scope.rowsFrom(f.node, first, func(row merkle.Row) bool {
+		// A position is sent as a whole, so that the rest has a beginning.
+		if s.room <= 0 && len(a.entries)+len(a.young) > 0 && row.Position != at && len(f.sums) == 0 {
+			a.next = uint64(row.Position - f.node.First())
+			return false
+		}
+		at = row.Position
+		if f.first {
+			s.a.revealed += row.Sum.Lo
+			if row.Sum == (merkle.Sum{}) {
+				return true // it was written after the moment that is compared
+			}
+			if s.young(row) {
+				a.young = append(a.young, versionOf(s.scope.view, row))
+				s.room -= len(row.Entry.Key) + 64
+				return true
+			}
+		} else if len(f.sums) > 0 && !slices.Contains(f.sums, row.Sum.Lo) {
+			return true
+		}
+		a.entries = append(a.entries, row.Entry.Clone())
+		s.room -= lww.EncodedLen(row.Entry) + 4
+		return true
+	})
+	return a, err
+}
+
+func (s *server) probes(req request) error {
+	for _, p := range req.probes {
+		if s.room <= 0 {
+			return nil
+		}
+		n, revealed, err := s.state(p.name, func(uint64) bool { return p.absent })
+		if err != nil {
+			return err
+		}
+		s.add(revealed, n)
+		s.a.probes = append(s.a.probes, n)
+	}
+	return nil
+}
+
+// add takes note of what names reveal and cost.
+func (s *server) add(revealed uint64, n named) {
+	s.a.revealed += revealed
+	s.room -= 24
+	switch n.state {
+	case nameEntry:
+		s.room -= lww.EncodedLen(n.entry)
+	case nameFull:
+		s.room -= len(n.full.key) + 64
+	}
+}
+
+func (s *server) versions(req request) error {
+	for _, v := range req.versions {
+		if s.room <= 0 {
+			return nil
+		}
+		a := versionsAnswer{held: make([]byte, (len(v.except)+7)/8)}
+		err := s.scope.rows(v.node, func(row merkle.Row) bool {
+			if row.Sum == (merkle.Sum{}) {
+				return true // written after the moment that is compared
+			}
+			if i := slices.Index(v.except, row.Sum.Lo); i >= 0 {
+				a.held[i/8] |= 1 << (i % 8)
+			} else {
+				a.list = append(a.list, versionOf(s.scope.view, row))
+				s.room -= len(row.Entry.Key) + 64
+			}
+			a.tooMany = len(a.list) > maxListed
+			return !a.tooMany
+		})
+		if err != nil {
+			return err
+		}
+		if a.tooMany {
+			if v.node.Bits == merkle.MaxBits {
+				return fmt.Errorf("more than %d rows share the position %v", maxListed, v.node)
+			}
+			a.list, a.held = nil, nil
+		}
+		s.a.versions = append(s.a.versions, a)
+		s.room--
+	}
+	return nil
+}
+
+func versionOf(v View, row merkle.Row) keyVersion {
 	return keyVersion{
-		key:        slices.Clone(e.Key),
-		version:    e.Version,
-		sum:        d.Sum.Lo,
-		valueHash:  v.ValueHash(e.Value),
-		valueBytes: len(e.Value),
+		key:        slices.Clone(row.Entry.Key),
+		version:    row.Entry.Version,
+		sum:        row.Sum,
+		late:       row.Late,
+		valueHash:  v.Hash(row.Entry.Value),
+		valueBytes: len(row.Entry.Value),
 	}
 }
 
-// pick returns the entries under a token that have the given sums.
-func pick(v View, t tokenRef) (entries []lww.Entry, err error) {
-	err = v.Rows(t.shard, atToken(t.token), func(_ ring.Token, e lww.Entry, d merkle.Digest) bool {
-		if slices.Contains(t.sums, d.Sum.Lo) {
-			entries = append(entries, e.Clone())
+// lists compares the rows under a node with those that the initiator has there.
+func (s *server) lists(req request) error {
+	for _, ask := range req.lists {
+		if s.room <= 0 {
+			return nil
 		}
-		return true
-	})
-	return entries, err
+		s.scope.compared++
+		a, err := s.compareRows(ask)
+		if err != nil {
+			return err
+		}
+		s.a.lists = append(s.a.lists, a)
+		s.room -= 4
+	}
+	return nil
 }
+
+func (s *server) compareRows(ask listAsk) (childAnswer, error) {
+	mine := make([]item, 0, listRows)
+	const many = 4 * listRows // then splitting costs less than having read them
+	err := s.scope.rows(ask.node, func(row merkle.Row) bool {
+		if f := row.Fingerprint(s.scope.salt); f != 0 {
+			mine = append(mine, item{row.Position, f})
+		}
+		return len(mine) <= many
+	})
+	if err != nil {
+		return childAnswer{}, err
+	}
+	if len(mine) > many && int(ask.node.Bits)+2 <= merkle.MaxBits {
+		return s.split(ask.node)
+	}
+	a := childAnswer{code: childNamed}
+	for _, x := range differingPositions(mine, ask.items) {
+		name := merkle.NodeAt(x, s.codec.nameBits)
+		if n := len(a.named); n > 0 && a.named[n-1].name == name {
+			continue // a name for both
+		}
+		theirs := slices.ContainsFunc(ask.items, func(it item) bool { return name.Contains(it.x) })
+		n, revealed, err := s.state(name, func(uint64) bool { return !theirs })
+		if err != nil {
+			return a, err
+		}
+		if n.state == nameEntry || n.state == nameFull {
+			n.name = name
+		}
+		s.add(revealed, n)
+		a.named = append(a.named, n)
+	}
+	return a, nil
+}
+
+// differingPositions returns the positions at which two lists, each in order,
+// do not hold the same fingerprints.
+func differingPositions(a, b []item) (out []ring.Position) {
+	for len(a) > 0 || len(b) > 0 {
+		x := ring.MaxPosition
+		if len(a) > 0 {
+			x = a[0].x
+		}
+		if len(b) > 0 {
+			x = min(x, b[0].x)
+		}
+		var atA, atB []item
+		a, atA = cutPosition(a, x)
+		b, atB = cutPosition(b, x)
+		same := len(atA) == len(atB)
+		for _, it := range atA {
+			same = same && slices.Contains(atB, it)
+		}
+		if !same {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+func cutPosition(l []item, x ring.Position) (rest, at []item) {
+	n := 0
+	for n < len(l) && l[n].x == x {
+		n++
+	}
+	return l[n:], l[:n]
+}
+
+func (s *server) split(n merkle.Node) (a childAnswer, err error) {
+	a.code = childSplit
+	s.room -= 4 * merkle.SyndromeBytes
+	return a, s.scope.syndromes(n, 2, a.split[:])
+}
+
+// compares looks at the children of nodes of which the initiator has sent its
+// own, and goes on by itself as far as it can.
+func (s *server) compares(req request) error {
+	for _, ask := range req.compares {
+		if s.room <= 0 {
+			return nil
+		}
+		var mine [4]merkle.Syndrome
+		if err := s.scope.syndromes(ask.node, 2, mine[:]); err != nil {
+			return err
+		}
+		var four [4]childAnswer
+		for i := range four {
+			s.scope.compared++
+			var err error
+			if four[i], err = s.compareChild(ask.node.Down(2, i), mine[i], ask.theirs[i]); err != nil {
+				return err
+			}
+		}
+		s.a.compares = append(s.a.compares, four)
+		s.room -= 2
+	}
+	return nil
+}
+
+func (s *server) compareChild(n merkle.Node, mine, theirs merkle.Syndrome) (childAnswer, error) {
+	d := mine.Minus(theirs)
+	changes, count, ok := d.Decode(n)
+	switch {
+	case d.IsZero():
+		return childAnswer{code: childEqual}, nil
+	case int(n.Bits) > s.codec.nameBits:
+		return childAnswer{code: childSlow}, nil
+	case int(n.Bits) >= s.scope.bits && theirs.IsZero():
+		return childAnswer{code: childMine}, nil
+	case int(n.Bits) >= s.scope.bits && mine.IsZero():
+		return childAnswer{code: childYours}, nil
+	case ok && s.inScope(changes[:count]):
+		if count == 2 && merkle.NodeAt(changes[0].X, s.codec.nameBits) == merkle.NodeAt(changes[1].X, s.codec.nameBits) {
+			return childAnswer{code: childSlow}, nil // names are too short to tell them apart
+		}
+		a := childAnswer{code: childNamed}
+		for _, c := range changes[:count] {
+			m, revealed, err := s.nameChange(c)
+			if err != nil {
+				return a, err
+			}
+			s.add(revealed, m)
+			a.named = append(a.named, m)
+		}
+		return a, nil
+	case int(n.Bits)+2 > merkle.MaxBits:
+		return childAnswer{code: childSlow}, nil
+	}
+	return s.split(n)
+}
+
+func (s *server) splits(req request) error {
+	for _, ask := range req.splits {
+		if s.room <= 0 {
+			return nil
+		}
+		a := splitAnswer{syndromes: make([]merkle.Syndrome, 1<<ask.bits)}
+		if err := s.scope.syndromes(ask.node, ask.bits, a.syndromes); err != nil {
+			return err
+		}
+		if s.codec.textbook {
+			for i := range a.syndromes {
+				if err := s.count(ask.node.Down(ask.bits, i), &a.counts); err != nil {
+					return err
+				}
+			}
+		}
+		if !ask.all {
+			a.syndromes = a.syndromes[:len(a.syndromes)-1]
+		}
+		s.a.splits = append(s.a.splits, a)
+		s.room -= merkle.SyndromeBytes * len(a.syndromes)
+	}
+	return nil
+}
+
+// nameBitsFor returns the length of names that tell apart nearly all rows of a
+// view: 20 bits more than it takes to count them.
+func nameBitsFor(count uint64) int { return min(merkle.MaxBits, bits.Len64(count)+20) }

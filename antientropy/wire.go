@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"syntropy/hlc"
 	"syntropy/lww"
 	"syntropy/merkle"
 	"syntropy/ring"
@@ -15,82 +16,217 @@ import (
 const (
 	kindOpen     = 1
 	kindEqual    = 2
-	kindRoots    = 3
+	kindDiffer   = 3
 	kindRequest  = 4
 	kindResponse = 5
-	kindFinish   = 6
-	kindFinished = 7
-	kindRefusal  = 8
+	kindRefusal  = 6
 )
 
 // protocolVersion is refused by a partner that does not know it.
-const protocolVersion = 1
+const protocolVersion = 2
 
 // Flags of an open message.
 const (
-	flagDryRun = 1 << 0
-	flagOnly   = 1 << 1
+	flagDryRun   = 1 << 0
+	flagOnly     = 1 << 1 // the session is about some shards
+	flagSalt     = 1 << 2
+	flagTextbook = 1 << 3
+	flagAsOf     = 1 << 4 // the views show a moment, not the present
 )
 
+// openMessage begins a session.
 type openMessage struct {
-	protocol, digestVersion byte
-	dryRun                  bool
-	shards                  int   // of the cluster
-	only                    []int // ascending; nil: all of them
-	digest                  merkle.Sum
+	protocol         byte
+	digestVersions   []byte // that the initiator can compare by
+	dryRun, textbook bool
+	shards           int   // of the cluster
+	only             []int // ascending; nil: all of them
+	salt             uint8
+	moment           hlc.Stamp // to which stamps are told relatively
+	asOf             bool      // the views show that moment, not the present
+	settled          hlc.Stamp // entries written after it are not to travel
+	expected         uint64    // keys that may differ; 0: unknown
+	nameBits         int
+	check            uint64
+	syndrome         merkle.Syndrome
 }
 
-// nodeRef names a node of one shard's tree.
-type nodeRef struct {
-	shard int
-	node  merkle.Node
+// What a differ message holds beside the check.
+const (
+	differNamed  = 1 // the one or two keys that differ
+	differLevel  = 2 // the digests of one level
+	differSample = 3 // what to estimate the number of differences from
+	differOnly   = 4 // nothing: the initiator asks for what it wants
+)
+
+// differMessage is the answer to an open message whose digest is not ours.
+type differMessage struct {
+	check  uint64 // less that of the rows that are named
+	count  uint64 // rows in the scope
+	what   byte
+	named  []named
+	bits   int
+	level  []merkle.Syndrome
+	sample []byte
 }
 
-// tokenRef names the entries under one token: in a request for versions all but
-// those with the given sums, in a pull just those. A sum here is the low half
-// of an entry's digest.
-type tokenRef struct {
-	shard int
-	token ring.Token
-	sums  []uint64
-}
-
+// request asks for what each of its sections says, and brings entries.
 type request struct {
-	expand   []nodeRef
-	list     []nodeRef
-	versions []tokenRef
-	pull     []tokenRef
+	level    int // one more than its bits; 0: none
+	splits   []splitAsk
+	compares []compareAsk
+	lists    []listAsk
+	probes   []probeAsk
+	versions []versionsAsk
+	fetches  []fetchAsk
 	push     []lww.Entry
+	finish   bool
+}
+
+// splitAsk asks for the syndromes of the nodes bits below a node: all of them,
+// or all but the last, which follows from that of the node.
+type splitAsk struct {
+	node merkle.Node
+	bits int
+	all  bool
+}
+
+// compareAsk brings the syndromes of a node's four children to be compared.
+type compareAsk struct {
+	node   merkle.Node
+	theirs [4]merkle.Syndrome // of the initiator
+}
+
+// listAsk brings the rows under a node to be compared.
+type listAsk struct {
+	node  merkle.Node
+	items []item
+}
+
+// item is a row in a list: no key, no value.
+type item struct {
+	x ring.Position
+	f uint64 // fingerprint
+}
+
+// probeAsk asks what is there under a name. absent says that the initiator has
+// nothing there, so that the entry may come at once.
+type probeAsk struct {
+	name   merkle.Node
+	absent bool
+}
+
+// versionsAsk asks for the versions of the rows under a node but those whose
+// sums are given by their low halves.
+type versionsAsk struct {
+	node   merkle.Node
+	except []uint64
+}
+
+// fetchAsk asks for entries under a node: those with the given sums, or all, from
+// a position on.
+type fetchAsk struct {
+	node merkle.Node
+	skip uint64 // positions from the node's first one
+	sums []uint64
+	// first says that the rows have not been named before, so that they count
+	// among those revealed.
+	first bool
 }
 
 // response answers a request, section by section. Each section may be cut short
 // when the message is full: the rest is asked for again.
 type response struct {
-	expanded [][merkle.Fanout]merkle.Digest
-	listed   [][]item
-	versions [][]keyVersion
-	pulled   [][]lww.Entry
-	applied  int // pushed entries
+	level    []merkle.Syndrome
+	counts   []uint64 // of a level, in a textbook session
+	splits   []splitAnswer
+	compares [][4]childAnswer
+	lists    []childAnswer
+	probes   []named
+	versions []versionsAnswer
+	fetches  []fetchAnswer
+	applied  int    // pushed entries
+	revealed uint64 // low halves of the sums of the rows named or sent first here
+	finished bool
+	rowsRead uint64 // in the whole session, with finished
+	compared uint64
 }
 
-// item is an entry in a list: no key, no value.
-type item struct {
-	token ring.Token
-	sum   uint64
+type splitAnswer struct {
+	syndromes []merkle.Syndrome
+	counts    []uint64 // in a textbook session
+}
+
+// childAnswer is what a partner makes of one node whose digest or rows it was
+// sent.
+type childAnswer struct {
+	code  byte
+	named []named
+	split [4]merkle.Syndrome
+}
+
+// Codes of a childAnswer.
+const (
+	childEqual = 0
+	childNamed = 1 // the keys that differ
+	childSplit = 2 // more than can be named: the syndromes of its children
+	childMine  = 3 // the partner alone has anything there
+	childYours = 4 // the initiator alone has anything there
+	childSlow  = 5 // names are too short for what is there
+)
+
+// named is what a partner has under a name that differs or may differ.
+type named struct {
+	name    merkle.Node
+	state   byte
+	late    bool
+	version lww.Version // nameVersion
+	key     uint32      // nameVersion: a hash of the key
+	full    keyVersion  // nameFull
+	entry   lww.Entry   // nameEntry
+	sum     uint32      // nameEntry: a check of the entry
+}
+
+// States of a named. The flags of a version share their byte.
+const (
+	nameAbsent  = 0
+	nameVersion = 1 // one row, that both sides are thought to have
+	nameEntry   = 2 // one row, that the initiator is thought to lack
+	nameSeveral = 3 // several rows
+	nameFull    = 4 // one row, that must not travel: it is too young, or in a dry run
+
+	nameState     = 7
+	nameTombstone = 1 << 3
+	nameExpiry    = 1 << 4
+	nameLogical   = 1 << 5
+	nameLate      = 1 << 6
+)
+
+type versionsAnswer struct {
+	tooMany bool
+	held    []byte // a bit for each row that was excepted: it is here, too
+	list    []keyVersion
 }
 
 // keyVersion is an entry without its value.
 type keyVersion struct {
 	key        []byte
 	version    lww.Version
-	sum        uint64
+	sum        merkle.Sum
+	late       bool
 	valueHash  uint64
-	valueBytes int
+	valueBytes int // -1: not told
+}
+
+type fetchAnswer struct {
+	entries []lww.Entry
+	young   []keyVersion // too young to travel; only of rows not named before
+	next    uint64       // skip of the rest; 0: that was all
 }
 
 type refusal struct{ code, text string }
 
-// ---- encoding
+// ---- writing
 
 func appendList[T any](dst []byte, list []T, element func([]byte, T) []byte) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(list)))
@@ -100,331 +236,372 @@ func appendList[T any](dst []byte, list []T, element func([]byte, T) []byte) []b
 	return dst
 }
 
+func appendSyndrome(dst []byte, s merkle.Syndrome) []byte { return s.Append(dst) }
+
+func appendNode(dst []byte, n merkle.Node) []byte {
+	return binary.AppendUvarint(append(dst, n.Bits), n.Path)
+}
+
+func appendBytes[B ~[]byte | ~string](dst []byte, b B) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(b))), b...)
+}
+
+// codec knows what both sides of a session know from its first message, without
+// which the messages after it cannot be read.
+type codec struct {
+	nameBits int
+	moment   hlc.Stamp
+	textbook bool
+	// check returns the check of an entry that travels.
+	check func(lww.Entry) uint32
+}
+
+// nameBytes is the length of a name under a node: the bits that the node does
+// not say already.
+func (c codec) nameBytes(under merkle.Node) int { return (c.nameBits - int(under.Bits) + 7) / 8 }
+
+func (c codec) appendName(dst []byte, under, name merkle.Node) []byte {
+	rest := name.Path & (1<<(name.Bits-under.Bits) - 1)
+	for i := c.nameBytes(under) - 1; i >= 0; i-- {
+		dst = append(dst, byte(rest>>(8*i)))
+	}
+	return dst
+}
+
+func (c codec) appendEntry(dst []byte, e lww.Entry) []byte {
+	return lww.AppendEntry(binary.BigEndian.AppendUint32(dst, c.check(e)), e)
+}
+
+func zigzag(v int64) uint64 { return uint64(v<<1 ^ v>>63) }
+
+func unzigzag(v uint64) int64 { return int64(v>>1) ^ -int64(v&1) }
+
+// appendVersion writes the state byte and the version behind it. The moment of
+// the write is told relative to that of the views, in microseconds.
+func (c codec) appendVersion(dst []byte, state byte, v lww.Version) []byte {
+	if v.Tombstone {
+		state |= nameTombstone
+	}
+	if v.ExpiryStamp != 0 || v.ExpiryNode != 0 || v.Expires != 0 {
+		state |= nameExpiry
+	}
+	if v.Stamp.Logical() != 0 {
+		state |= nameLogical
+	}
+	dst = append(dst, state)
+	dst = binary.AppendUvarint(dst, uint64(v.Node))
+	dst = binary.AppendUvarint(dst, zigzag(c.moment.Micros()-v.Stamp.Micros()))
+	if state&nameLogical != 0 {
+		dst = binary.BigEndian.AppendUint16(dst, v.Stamp.Logical())
+	}
+	if state&nameExpiry != 0 {
+		dst = binary.BigEndian.AppendUint64(dst, uint64(v.ExpiryStamp))
+		dst = binary.AppendUvarint(dst, uint64(v.ExpiryNode))
+		dst = binary.AppendUvarint(dst, uint64(v.Expires))
+	}
+	return dst
+}
+
+// appendNamed writes what is under a name; withName says whether the name, too,
+// or the reader knows it.
+func (c codec) appendNamed(dst []byte, under merkle.Node, n named, withName bool) []byte {
+	state := n.state
+	if n.late {
+		state |= nameLate
+	}
+	if n.state == nameVersion {
+		dst = c.appendVersion(dst, state, n.version)
+		dst = binary.BigEndian.AppendUint32(dst, n.key)
+	} else {
+		dst = append(dst, state)
+	}
+	switch n.state {
+	case nameEntry:
+		return lww.AppendEntry(binary.BigEndian.AppendUint32(dst, n.sum), n.entry) // the key tells the name
+	case nameFull:
+		return c.appendKeyVersion(dst, n.full)
+	}
+	if withName {
+		dst = c.appendName(dst, under, n.name)
+	}
+	return dst
+}
+
+func (c codec) appendKeyVersion(dst []byte, v keyVersion) []byte {
+	dst = appendBytes(dst, v.key)
+	var flags byte
+	if v.late {
+		flags = nameLate
+	}
+	dst = c.appendVersion(dst, flags, v.version)
+	dst = v.sum.Append(dst)
+	dst = binary.BigEndian.AppendUint64(dst, v.valueHash)
+	return binary.AppendUvarint(dst, uint64(v.valueBytes))
+}
+
 func (m openMessage) append(dst []byte) []byte {
 	var flags byte
-	if m.dryRun {
-		flags |= flagDryRun
-	}
-	if m.only != nil {
-		flags |= flagOnly
-	}
-	dst = append(dst, kindOpen, m.protocol, m.digestVersion, flags)
-	dst = binary.AppendUvarint(dst, uint64(m.shards))
-	if m.only != nil {
-		dst = appendList(dst, m.only, func(dst []byte, s int) []byte { return binary.AppendUvarint(dst, uint64(s)) })
-	}
-	return m.digest.Append(dst)
-}
-
-// appendDigest spends one byte on an empty digest. The low bit of the count
-// says whether a sum follows, so that even a tree that is wrong travels as is.
-func appendDigest(dst []byte, d merkle.Digest) []byte {
-	if d.Sum == (merkle.Sum{}) {
-		return binary.AppendUvarint(dst, d.Count<<1)
-	}
-	dst = binary.AppendUvarint(dst, d.Count<<1|1)
-	return d.Sum.Append(dst)
-}
-
-func appendRoots(dst []byte, roots []merkle.Digest) []byte {
-	return appendList(append(dst, kindRoots), roots, appendDigest)
-}
-
-func appendNodeRef(dst []byte, n nodeRef) []byte {
-	dst = binary.AppendUvarint(dst, uint64(n.shard))
-	dst = append(dst, n.node.Level)
-	return binary.AppendUvarint(dst, n.node.Path)
-}
-
-func appendTokenRef(dst []byte, t tokenRef) []byte {
-	dst = binary.AppendUvarint(dst, uint64(t.shard))
-	dst = binary.BigEndian.AppendUint64(dst, uint64(t.token))
-	return appendList(dst, t.sums, binary.BigEndian.AppendUint64)
-}
-
-func (m request) append(dst []byte) []byte {
-	dst = append(dst, kindRequest)
-	dst = appendList(dst, m.expand, appendNodeRef)
-	dst = appendList(dst, m.list, appendNodeRef)
-	dst = appendList(dst, m.versions, appendTokenRef)
-	dst = appendList(dst, m.pull, appendTokenRef)
-	return appendList(dst, m.push, lww.AppendEntry)
-}
-
-// appendChildren writes a bitmap of the children that hold anything, and those.
-func appendChildren(dst []byte, c [merkle.Fanout]merkle.Digest) []byte {
-	var there uint16
-	for i, d := range c {
-		if d != (merkle.Digest{}) {
-			there |= 1 << i
+	for _, f := range []struct {
+		set  bool
+		flag byte
+	}{{m.dryRun, flagDryRun}, {m.only != nil, flagOnly}, {m.salt != 0, flagSalt}, {m.textbook, flagTextbook}, {m.asOf, flagAsOf}} {
+		if f.set {
+			flags |= f.flag
 		}
 	}
-	dst = binary.BigEndian.AppendUint16(dst, there)
-	for _, d := range c {
-		if d != (merkle.Digest{}) {
-			dst = appendDigest(dst, d)
+	dst = append(dst, kindOpen, m.protocol)
+	dst = appendBytes(dst, m.digestVersions)
+	dst = append(dst, flags)
+	dst = binary.AppendUvarint(dst, uint64(m.shards))
+	if m.only != nil {
+		dst = appendRuns(dst, m.only)
+	}
+	if m.salt != 0 {
+		dst = append(dst, m.salt)
+	}
+	dst = binary.BigEndian.AppendUint64(dst, uint64(m.moment))
+	dst = binary.AppendUvarint(dst, zigzag(m.moment.Micros()-m.settled.Micros()))
+	dst = binary.AppendUvarint(dst, m.expected)
+	dst = append(dst, byte(m.nameBits))
+	dst = binary.BigEndian.AppendUint64(dst, m.check)
+	return m.syndrome.Append(dst)
+}
+
+// appendRuns writes ascending numbers as runs: how many are left out, and how
+// many follow each other.
+func appendRuns(dst []byte, numbers []int) []byte {
+	var runs [][2]int // gap, length
+	next := 0
+	for _, n := range numbers {
+		if len(runs) > 0 && n == next {
+			runs[len(runs)-1][1]++
+		} else {
+			runs = append(runs, [2]int{n - next, 1})
+		}
+		next = n + 1
+	}
+	return appendList(dst, runs, func(dst []byte, r [2]int) []byte {
+		return binary.AppendUvarint(binary.AppendUvarint(dst, uint64(r[0])), uint64(r[1]))
+	})
+}
+
+func (c codec) appendDiffer(dst []byte, m differMessage) []byte {
+	dst = append(dst, kindDiffer, m.what)
+	dst = binary.BigEndian.AppendUint64(dst, m.check)
+	switch m.what {
+	case differNamed:
+		return appendList(dst, m.named, func(dst []byte, n named) []byte {
+			return c.appendNamed(dst, merkle.Node{}, n, true)
+		})
+	case differLevel:
+		dst = binary.AppendUvarint(dst, m.count)
+		return appendList(append(dst, byte(m.bits)), m.level, appendSyndrome)
+	case differSample:
+		return append(binary.AppendUvarint(dst, m.count), m.sample...)
+	}
+	return binary.AppendUvarint(dst, m.count)
+}
+
+// Flags of a request.
+const (
+	askLevel = 1 << iota
+	askSplits
+	askCompares
+	askLists
+	askProbes
+	askVersions
+	askFetches
+	askPush
+)
+
+// Flags within the sections.
+const (
+	splitAll   = 1 << 7
+	fetchSums  = 1 << 0
+	fetchFirst = 1 << 1
+	fetchSkip  = 1 << 2
+)
+
+func (c codec) appendRequest(dst []byte, m request) []byte {
+	var sections byte
+	for i, has := range []bool{
+		m.level > 0, len(m.splits) > 0, len(m.compares) > 0, len(m.lists) > 0,
+		len(m.probes) > 0, len(m.versions) > 0, len(m.fetches) > 0, len(m.push) > 0,
+	} {
+		if has {
+			sections |= 1 << i
+		}
+	}
+	var finish byte
+	if m.finish {
+		finish = 1
+	}
+	dst = append(dst, kindRequest, sections, finish)
+	if m.level > 0 {
+		dst = append(dst, byte(m.level))
+	}
+	if len(m.splits) > 0 {
+		dst = appendList(dst, m.splits, func(dst []byte, a splitAsk) []byte {
+			shape := byte(a.bits)
+			if a.all {
+				shape |= splitAll
+			}
+			return append(appendNode(dst, a.node), shape)
+		})
+	}
+	if len(m.compares) > 0 {
+		dst = appendList(dst, m.compares, func(dst []byte, a compareAsk) []byte {
+			dst = appendNode(dst, a.node)
+			for _, s := range a.theirs {
+				dst = s.Append(dst)
+			}
+			return dst
+		})
+	}
+	if len(m.lists) > 0 {
+		dst = appendList(dst, m.lists, func(dst []byte, a listAsk) []byte {
+			dst = appendNode(dst, a.node)
+			at := a.node.First()
+			return appendList(dst, a.items, func(dst []byte, it item) []byte {
+				dst = binary.AppendUvarint(dst, uint64(it.x-at))
+				at = it.x
+				return binary.BigEndian.AppendUint64(dst, it.f)
+			})
+		})
+	}
+	if len(m.probes) > 0 {
+		// Ascending, so that a difference and a bit say it all.
+		at := uint64(0)
+		dst = appendList(dst, m.probes, func(dst []byte, a probeAsk) []byte {
+			v := (a.name.Path - at) << 1
+			at = a.name.Path
+			if a.absent {
+				v |= 1
+			}
+			return binary.AppendUvarint(dst, v)
+		})
+	}
+	if len(m.versions) > 0 {
+		dst = appendList(dst, m.versions, func(dst []byte, a versionsAsk) []byte {
+			return appendList(appendNode(dst, a.node), a.except, binary.BigEndian.AppendUint64)
+		})
+	}
+	if len(m.fetches) > 0 {
+		dst = appendList(dst, m.fetches, func(dst []byte, a fetchAsk) []byte {
+			var flags byte
+			if len(a.sums) > 0 {
+				flags |= fetchSums
+			}
+			if a.first {
+				flags |= fetchFirst
+			}
+			if a.skip > 0 {
+				flags |= fetchSkip
+			}
+			dst = append(appendNode(dst, a.node), flags)
+			if a.skip > 0 {
+				dst = binary.AppendUvarint(dst, a.skip)
+			}
+			if len(a.sums) > 0 {
+				dst = appendList(dst, a.sums, binary.BigEndian.AppendUint64)
+			}
+			return dst
+		})
+	}
+	if len(m.push) > 0 {
+		dst = appendList(dst, m.push, c.appendEntry)
+	}
+	return dst
+}
+
+// Flags of a response, beside those of its sections, which are the request's.
+const responseFinished = 1
+
+func (c codec) appendResponse(dst []byte, q request, m response) []byte {
+	var finished byte
+	if m.finished {
+		finished = responseFinished
+	}
+	dst = append(dst, kindResponse, finished)
+	dst = binary.BigEndian.AppendUint64(dst, m.revealed)
+	if q.level > 0 {
+		dst = appendList(dst, m.level, appendSyndrome)
+		if c.textbook {
+			dst = appendList(dst, m.counts, binary.AppendUvarint)
+		}
+	}
+	if len(q.splits) > 0 {
+		dst = binary.AppendUvarint(dst, uint64(len(m.splits)))
+		for _, a := range m.splits {
+			for _, s := range a.syndromes {
+				dst = s.Append(dst)
+			}
+			for _, n := range a.counts {
+				dst = binary.AppendUvarint(dst, n)
+			}
+		}
+	}
+	if len(q.compares) > 0 {
+		dst = binary.AppendUvarint(dst, uint64(len(m.compares)))
+		for i, four := range m.compares {
+			dst = append(dst, four[0].code|four[1].code<<4, four[2].code|four[3].code<<4)
+			for j, a := range four {
+				dst = c.appendChild(dst, q.compares[i].node.Down(2, j), a)
+			}
+		}
+	}
+	if len(q.lists) > 0 {
+		dst = binary.AppendUvarint(dst, uint64(len(m.lists)))
+		for i, a := range m.lists {
+			dst = c.appendChild(append(dst, a.code), q.lists[i].node, a)
+		}
+	}
+	if len(q.probes) > 0 {
+		dst = appendList(dst, m.probes, func(dst []byte, n named) []byte {
+			return c.appendNamed(dst, n.name, n, false)
+		})
+	}
+	if len(q.versions) > 0 {
+		dst = appendList(dst, m.versions, func(dst []byte, a versionsAnswer) []byte {
+			if a.tooMany {
+				return append(dst, 1)
+			}
+			return appendList(append(append(dst, 0), a.held...), a.list, c.appendKeyVersion)
+		})
+	}
+	if len(q.fetches) > 0 {
+		dst = appendList(dst, m.fetches, func(dst []byte, a fetchAnswer) []byte {
+			dst = appendList(binary.AppendUvarint(dst, a.next), a.entries, c.appendEntry)
+			return appendList(dst, a.young, c.appendKeyVersion)
+		})
+	}
+	if len(q.push) > 0 {
+		dst = binary.AppendUvarint(dst, uint64(m.applied))
+	}
+	if m.finished {
+		dst = binary.AppendUvarint(binary.AppendUvarint(dst, m.rowsRead), m.compared)
+	}
+	return dst
+}
+
+func (c codec) appendChild(dst []byte, n merkle.Node, a childAnswer) []byte {
+	switch a.code {
+	case childNamed:
+		return appendList(dst, a.named, func(dst []byte, m named) []byte { return c.appendNamed(dst, n, m, true) })
+	case childSplit:
+		for _, s := range a.split {
+			dst = s.Append(dst)
 		}
 	}
 	return dst
 }
 
-func appendItem(dst []byte, it item) []byte {
-	dst = binary.BigEndian.AppendUint64(dst, uint64(it.token))
-	return binary.BigEndian.AppendUint64(dst, it.sum)
-}
-
-func appendKeyVersion(dst []byte, v keyVersion) []byte {
-	dst = binary.AppendUvarint(dst, uint64(len(v.key)))
-	dst = append(dst, v.key...)
-	row := lww.AppendRow(nil, lww.Entry{Version: v.version})
-	dst = binary.AppendUvarint(dst, uint64(len(row)))
-	dst = append(dst, row...)
-	dst = binary.BigEndian.AppendUint64(dst, v.sum)
-	dst = binary.BigEndian.AppendUint64(dst, v.valueHash)
-	return binary.AppendUvarint(dst, uint64(v.valueBytes))
-}
-
-func (m response) append(dst []byte) []byte {
-	dst = append(dst, kindResponse)
-	dst = appendList(dst, m.expanded, appendChildren)
-	dst = appendList(dst, m.listed, func(dst []byte, l []item) []byte { return appendList(dst, l, appendItem) })
-	dst = appendList(dst, m.versions, func(dst []byte, l []keyVersion) []byte { return appendList(dst, l, appendKeyVersion) })
-	dst = appendList(dst, m.pulled, func(dst []byte, l []lww.Entry) []byte { return appendList(dst, l, lww.AppendEntry) })
-	return binary.AppendUvarint(dst, uint64(m.applied))
-}
-
 func (m refusal) append(dst []byte) []byte {
-	dst = append(dst, kindRefusal)
-	dst = binary.AppendUvarint(dst, uint64(len(m.code)))
-	dst = append(dst, m.code...)
-	return append(dst, m.text...)
+	return append(appendBytes(append(dst, kindRefusal), m.code), m.text...)
 }
-
-// ---- decoding
 
 var errWire = errors.New("malformed message")
 
-// reader takes a message apart. The first fault is kept; everything read after
-// it is zero.
-type reader struct {
-	b   []byte
-	err error
-}
-
-func (r *reader) fail(what string) {
-	if r.err == nil {
-		r.err = fmt.Errorf("%w: %s", errWire, what)
-	}
-	r.b = nil
-}
-
-func (r *reader) bytes(n uint64) []byte {
-	if n > uint64(len(r.b)) {
-		r.fail("it is cut short")
-		return nil
-	}
-	b := r.b[:n:n]
-	r.b = r.b[n:]
-	return b
-}
-
-func (r *reader) byte() byte {
-	if b := r.bytes(1); b != nil {
-		return b[0]
-	}
-	return 0
-}
-
-func (r *reader) uint16() uint16 {
-	if b := r.bytes(2); b != nil {
-		return binary.BigEndian.Uint16(b)
-	}
-	return 0
-}
-
-func (r *reader) uint64() uint64 {
-	if b := r.bytes(8); b != nil {
-		return binary.BigEndian.Uint64(b)
-	}
-	return 0
-}
-
-func (r *reader) uvarint() uint64 {
-	v, n := binary.Uvarint(r.b)
-	if n <= 0 {
-		r.fail("a number is cut short")
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) int(limit int) int {
-	v := r.uvarint()
-	if v > uint64(limit) {
-		r.fail(fmt.Sprintf("a number is over %d", limit))
-		return 0
-	}
-	return int(v)
-}
-
-// end checks that the message was read to its end.
-func (r *reader) end() error {
-	if r.err == nil && len(r.b) > 0 {
-		r.fail("bytes are left over")
-	}
-	return r.err
-}
-
-// readList reads a list of at most limit elements, which take at least one byte
-// each: a forged length claims no memory, and a long list of empty elements,
-// which are much larger in memory than on the wire, is refused.
-func readList[T any](r *reader, limit int, element func(*reader) T) []T {
-	n := r.uvarint()
-	if n > uint64(len(r.b)) {
-		r.fail("a list is longer than its message")
-	}
-	if n > uint64(limit) {
-		r.fail(fmt.Sprintf("a list has more than %d elements", limit))
-	}
-	if r.err != nil || n == 0 {
-		return nil
-	}
-	list := make([]T, 0, min(n, 4096))
-	for range n {
-		e := element(r)
-		if r.err != nil {
-			return nil
-		}
-		list = append(list, e)
-	}
-	return list
-}
-
-func (r *reader) sum() merkle.Sum {
-	if b := r.bytes(merkle.SumBytes); b != nil {
-		return merkle.SumFrom(b)
-	}
-	return merkle.Sum{}
-}
-
-func (r *reader) digest() (d merkle.Digest) {
-	v := r.uvarint()
-	d.Count = v >> 1
-	if v&1 != 0 {
-		d.Sum = r.sum()
-	}
-	return d
-}
-
-func (r *reader) shard() int { return r.int(ring.Slots - 1) }
-
-func (r *reader) token() ring.Token {
-	t := ring.Token(r.uint64())
-	if t > ring.MaxToken {
-		r.fail("a token has more than 60 bits")
-	}
-	return t
-}
-
-func readOpen(r *reader) (m openMessage) {
-	m.protocol = r.byte()
-	if m.protocol != protocolVersion && r.err == nil {
-		return m // the rest may mean anything
-	}
-	m.digestVersion = r.byte()
-	flags := r.byte()
-	if flags&^(flagDryRun|flagOnly) != 0 {
-		r.fail("a flag is unknown")
-	}
-	m.dryRun = flags&flagDryRun != 0
-	m.shards = r.int(ring.Slots)
-	if flags&flagOnly != 0 {
-		m.only = append([]int{}, readList(r, ring.Slots, (*reader).shard)...)
-	}
-	m.digest = r.sum()
-	r.end()
-	return m
-}
-
-func (r *reader) nodeRef() (n nodeRef) {
-	n.shard = r.shard()
-	n.node.Level = r.byte()
-	n.node.Path = r.uvarint()
-	if !n.node.Valid() {
-		r.fail("a node has a level or path that cannot be")
-	}
-	return n
-}
-
-func (r *reader) tokenRef() (t tokenRef) {
-	t.shard = r.shard()
-	t.token = r.token()
-	t.sums = readList(r, maxListed, (*reader).uint64)
-	return t
-}
-
-func (r *reader) entry() lww.Entry {
-	e, rest, err := lww.DecodeEntry(r.b)
-	if err != nil {
-		r.fail(err.Error())
-		return lww.Entry{}
-	}
-	r.b = rest
-	return e
-}
-
-func readRequest(r *reader) (m request) {
-	m.expand = readList(r, maxItems, (*reader).nodeRef)
-	m.list = readList(r, maxItems, (*reader).nodeRef)
-	m.versions = readList(r, maxItems, (*reader).tokenRef)
-	m.pull = readList(r, maxItems, (*reader).tokenRef)
-	m.push = readList(r, maxPushed, (*reader).entry)
-	r.end()
-	return m
-}
-
-func (r *reader) children() (c [merkle.Fanout]merkle.Digest) {
-	there := r.uint16()
-	for i := range c {
-		if there&(1<<i) != 0 {
-			c[i] = r.digest()
-		}
-	}
-	return c
-}
-
-func (r *reader) item() item { return item{r.token(), r.uint64()} }
-
-func (r *reader) keyVersion() (v keyVersion) {
-	v.key = r.bytes(r.uvarint())
-	row := r.bytes(r.uvarint())
-	v.sum = r.uint64()
-	v.valueHash = r.uint64()
-	v.valueBytes = r.int(lww.MaxValueBytes)
-	if r.err != nil {
-		return v
-	}
-	e, err := lww.DecodeRow(v.key, row)
-	if err != nil || len(e.Value) > 0 {
-		r.fail("a version is not one")
-	}
-	v.version = e.Version
-	return v
-}
-
-func readResponse(r *reader) (m response) {
-	m.expanded = readList(r, maxItems, (*reader).children)
-	m.listed = readList(r, maxItems, func(r *reader) []item { return readList(r, maxListed, (*reader).item) })
-	m.versions = readList(r, maxItems, func(r *reader) []keyVersion { return readList(r, maxListed, (*reader).keyVersion) })
-	m.pulled = readList(r, maxItems, func(r *reader) []lww.Entry { return readList(r, maxListed, (*reader).entry) })
-	m.applied = r.int(maxPushed)
-	r.end()
-	return m
-}
-
-func readRefusal(r *reader) (m refusal) {
-	m.code = string(r.bytes(r.uvarint()))
-	m.text = string(r.b)
-	return m
+func wireError(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", errWire, fmt.Sprintf(format, args...))
 }

@@ -65,6 +65,18 @@ func FromTime(t time.Time) Stamp {
 // Time returns the physical part, in UTC with microsecond precision.
 func (s Stamp) Time() time.Time { return time.UnixMicro(int64(s >> logicalBits)).UTC() }
 
+// Micros returns the physical part: microseconds since 1970.
+func (s Stamp) Micros() int64 { return int64(s >> logicalBits) }
+
+// Join returns the stamp with a physical part and a counter, the inverse of
+// Micros and Logical. ok is false if either is out of range.
+func Join(micros int64, logical uint16) (s Stamp, ok bool) {
+	if micros < 0 || micros >= 1<<(64-logicalBits) || logical >= 1<<logicalBits {
+		return 0, false
+	}
+	return Stamp(micros)<<logicalBits | Stamp(logical), true
+}
+
 // Logical returns the counter within the microsecond.
 func (s Stamp) Logical() uint16 { return uint16(s & (1<<logicalBits - 1)) }
 

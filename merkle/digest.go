@@ -59,11 +59,11 @@ func SumFrom(b []byte) Sum {
 // share a fingerprint under one salt, by chance once in 2^61 pairs, differ under
 // another: a session uses it to find what the trees cannot show.
 func (s Sum) Fingerprint(salt uint8) uint64 {
-	v := s.Lo
+	v := s.Hi
 	if salt > 0 {
 		// Any function of all 128 bits will do: they are a keyed hash already.
-		hi, lo := bits.Mul64(s.Hi|1, s.Lo^(uint64(salt)*0x9e3779b97f4a7c15))
-		v = hi ^ lo ^ s.Hi
+		hi, lo := bits.Mul64(s.Lo|1, s.Hi^(uint64(salt)*0x9e3779b97f4a7c15))
+		v = hi ^ lo ^ s.Lo
 	}
 	if f := reduce(v >> 3); f != 0 {
 		return f

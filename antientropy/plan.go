@@ -1,0 +1,365 @@
+package antientropy
+
+import (
+	"fmt"
+	"slices"
+
+	"syntropy/lww"
+	"syntropy/merkle"
+	"syntropy/ring"
+)
+
+// This file is the planning half of the Initiator: what of all that is open goes
+// into the next message.
+
+const (
+	// maxPending stops the descent while this many keys wait to be settled, so
+	// that memory stays bounded however much differs.
+	maxPending = 4 * maxItems
+	// maxNodes bounds the nodes that one message asks about. Their children
+	// are some hundred kilobytes.
+	maxNodes = 2048
+	// compareAge is how far below the level where a descent began the children
+	// of a node are sent along to be compared. Before, they are asked for: that
+	// takes a quarter fewer bytes, but a round for each level instead of one for
+	// two.
+	compareAge = 1
+)
+
+// plan takes as much work from the queues as one message holds.
+func (s *Initiator) plan() error {
+	if s.level > 0 {
+		s.sent.request.level, s.level = s.level, 0
+		return nil
+	}
+	q := &s.sent.request
+	for {
+		if err := s.planDescent(); err != nil {
+			return err
+		}
+		if err := s.planPushes(); err != nil {
+			return err
+		}
+		s.planFetches()
+		s.planNames()
+		asks := len(q.splits) + len(q.compares) + len(q.lists) + len(q.probes) + len(q.versions) + len(q.fetches)
+		left := len(s.tasks) + s.pending()
+		// Where everything that was looked at led to nothing that travels, there
+		// is more to look at.
+		if q.finish = asks+left == 0; q.finish || asks+len(q.push) > 0 {
+			return nil
+		}
+	}
+}
+
+func (s *Initiator) pending() int {
+	return len(s.pushes) + len(s.fetches) + len(s.versions) + len(s.probes)
+}
+
+func (s *Initiator) planDescent() error {
+	q := &s.sent.request
+	for len(s.tasks) > 0 && len(q.splits)+len(q.compares)+len(q.lists) < maxNodes && s.pending() < maxPending {
+		t := s.tasks[len(s.tasks)-1]
+		s.tasks = s.tasks[:len(s.tasks)-1]
+		if err := s.examine(t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// examine decides what to do about a node that differs.
+func (s *Initiator) examine(t task) error {
+	if s.asked++; s.asked > s.askMax {
+		return fmt.Errorf("after %d questions the partner's digests have led to nothing: its tree is wrong, or it is not what it claims to be", s.askMax)
+	}
+	inShard := int(t.node.Bits) >= s.scope.bits
+	switch {
+	case s.cfg.Textbook || t.slow:
+		return s.examineRows(t)
+	case t.theirs.IsZero() && inShard:
+		return s.giveAll(t.node)
+	case t.theirs.IsZero():
+		for _, shard := range s.scope.under(t.node) {
+			if s.scope.root(shard).IsZero() {
+				continue
+			}
+			if err := s.giveAll(s.scope.node(shard)); err != nil {
+				return err
+			}
+		}
+		return nil
+	case t.mine.IsZero() && inShard && !s.cfg.DryRun:
+		s.takeAll(t.node)
+		return nil
+	case int(t.node.Bits) > s.codec.nameBits:
+		return s.examineRows(t)
+	}
+	if changes, n, ok := t.mine.Minus(t.theirs).Decode(t.node); ok && s.canName(changes[:n]) {
+		return s.name(t, changes[:n])
+	}
+	if s.scope.expected(t.node) <= listRows && inShard {
+		items, err := s.items(t.node, 2*listRows)
+		if err != nil {
+			return err
+		}
+		if len(items) <= 2*listRows {
+			s.sent.request.lists = append(s.sent.request.lists, listAsk{t.node, items})
+			s.sent.lists = append(s.sent.lists, t)
+			return nil
+		}
+	}
+	switch {
+	case int(t.node.Bits)+4 > merkle.MaxBits:
+		return s.examineRows(t)
+	case t.age < compareAge:
+		s.split(t, false)
+		return nil
+	}
+	var mine [4]merkle.Syndrome
+	if err := s.scope.syndromes(t.node, 2, mine[:]); err != nil {
+		return err
+	}
+	s.sent.request.compares = append(s.sent.request.compares, compareAsk{t.node, mine})
+	s.sent.mine = append(s.sent.mine, mine)
+	s.sent.compares = append(s.sent.compares, t)
+	return nil
+}
+
+func (s *Initiator) split(t task, all bool) {
+	s.sent.request.splits = append(s.sent.request.splits, splitAsk{t.node, s.splitBits(t), all})
+	t.slow = all
+	s.sent.splits = append(s.sent.splits, t)
+}
+
+// examineRows descends without naming, until few rows are left, and has their
+// versions told.
+func (s *Initiator) examineRows(t task) error {
+	limit := listRows
+	if s.cfg.Textbook {
+		limit = 1
+	}
+	var except []uint64
+	rows := 0
+	err := s.scope.rows(t.node, func(r merkle.Row) bool {
+		rows++
+		if r.Sum != (merkle.Sum{}) {
+			except = append(except, r.Sum.Lo)
+		}
+		return rows <= limit || int(t.node.Bits) == merkle.MaxBits
+	})
+	if err != nil {
+		return err
+	}
+	if int(t.node.Bits) >= s.scope.bits && (rows <= limit && t.theirRows <= uint64(limit) || int(t.node.Bits) == merkle.MaxBits) {
+		if len(except) > maxListed {
+			return fmt.Errorf("more than %d rows share the position %v", maxListed, t.node.First())
+		}
+		task := t
+		s.versions = append(s.versions, versionsTask{versionsAsk: versionsAsk{t.node, except}, task: &task, known: t.known, counted: t.counted})
+		return nil
+	}
+	s.split(t, true)
+	return nil
+}
+
+// items returns position and fingerprint of the rows under a node, or more than
+// limit of them.
+func (s *Initiator) items(n merkle.Node, limit int) (items []item, err error) {
+	err = s.scope.rows(n, func(r merkle.Row) bool {
+		if f := r.Fingerprint(s.scope.salt); f != 0 {
+			items = append(items, item{r.Position, f})
+		}
+		return len(items) <= limit
+	})
+	return items, err
+}
+
+// giveAll sends the partner everything under a node of a shard: it has nothing
+// there.
+func (s *Initiator) giveAll(n merkle.Node) error {
+	s.pushes = append(s.pushes, pushTask{node: n, from: n.First()})
+	return nil
+}
+
+// takeAll asks the partner for everything under a node of a shard: there is
+// nothing here.
+func (s *Initiator) takeAll(n merkle.Node) {
+	if s.cfg.DryRun {
+		s.tasks = append(s.tasks, task{node: n, slow: true})
+		return
+	}
+	s.fetches = append(s.fetches, fetchTask{fetchAsk: fetchAsk{node: n, first: true}})
+}
+
+// planPushes reads the entries that go into this message. They are read when
+// they are sent, not when they are found, so that memory holds one message of
+// them.
+func (s *Initiator) planPushes() error {
+	room := s.cfg.MessageBytes
+	for len(s.pushes) > 0 && room > 0 && len(s.sent.request.push) < maxPushed {
+		p := s.pushes[0]
+		if p.sums == nil {
+			more, err := s.pushRange(&p, &room)
+			if err != nil {
+				return err
+			}
+			if more {
+				s.pushes[0] = p
+				break
+			}
+			s.pushes = s.pushes[1:]
+			continue
+		}
+		if room -= p.bytes; room < 0 && len(s.sent.request.push) > 0 {
+			break
+		}
+		found := 0
+		err := s.scope.rows(p.node, func(r merkle.Row) bool {
+			if slices.Contains(p.sums, r.Sum.Lo) {
+				s.push(r.Entry.Clone())
+				found++
+			}
+			return found < len(p.sums)
+		})
+		if err != nil {
+			return err
+		}
+		if found != len(p.sums) {
+			return fmt.Errorf("node %v: the view changed during the session", p.node)
+		}
+		s.pushes = s.pushes[1:]
+	}
+	return nil
+}
+
+func (s *Initiator) push(e lww.Entry) {
+	s.sent.request.push = append(s.sent.request.push, e)
+	s.report.EntryBytes += int64(lww.EncodedLen(e))
+}
+
+// pushRange sends rows that the partner has none of, as many as there is room
+// for, and settles each as a key that differs.
+func (s *Initiator) pushRange(p *pushTask, room *int) (more bool, err error) {
+	at := p.from
+	found := 0
+	err = s.scope.rowsFrom(p.node, p.from, func(r merkle.Row) bool {
+		// A position is taken as a whole, so that the rest has a beginning.
+		if found > 0 && r.Position != at && (*room <= 0 || len(s.sent.request.push) >= maxPushed/2) {
+			p.from, more = r.Position, true
+			return false
+		}
+		at = r.Position
+		if r.Sum == (merkle.Sum{}) {
+			return true // written after the moment that is compared
+		}
+		found++
+		s.myCheck -= r.Sum.Lo
+		if s.found(r.Position, s.mineOf(r), nil) == Push && !s.cfg.DryRun {
+			s.push(r.Entry.Clone())
+			*room -= lww.EncodedLen(r.Entry)
+		} else {
+			*room -= 16 // the work counts too
+		}
+		return true
+	})
+	if err == nil && found == 0 && !more && p.from == p.node.First() {
+		err = s.contradiction(p.node)
+	}
+	return more, err
+}
+
+func (s *Initiator) planFetches() {
+	room := s.cfg.MessageBytes
+	q := &s.sent.request
+	for len(s.fetches) > 0 && len(q.fetches) < maxItems && (room > 0 || len(q.fetches) == 0) {
+		f := s.fetches[0]
+		s.fetches = s.fetches[1:]
+		if room -= f.bytes; f.first {
+			room = 0 // may fill any message
+		}
+		q.fetches = append(q.fetches, f.fetchAsk)
+		s.sent.fetches = append(s.sent.fetches, f)
+	}
+}
+
+func (s *Initiator) planNames() {
+	q := &s.sent.request
+	n := min(len(s.probes), maxItems)
+	probes := slices.Clone(s.probes[:n])
+	s.probes = s.probes[n:]
+	sortProbes(probes)
+	for i, p := range probes {
+		if i > 0 && p.name == probes[i-1].name {
+			// Two nodes led to one name, so one of them was decoded falsely.
+			s.refute(p.from, p.name)
+			continue
+		}
+		q.probes = append(q.probes, p.probeAsk)
+		s.sent.probes = append(s.sent.probes, p)
+	}
+	n = min(len(s.versions), maxItems)
+	s.sent.versions, s.versions = slices.Clone(s.versions[:n]), s.versions[n:]
+	for _, v := range s.sent.versions {
+		q.versions = append(q.versions, v.versionsAsk)
+	}
+}
+
+// canName reports whether names are long enough to tell changes apart, and the
+// changes are in the scope.
+func (s *Initiator) canName(changes []merkle.Change) bool {
+	for i, c := range changes {
+		if !s.scope.has(c.X.Shard(s.scope.view.Shards())) {
+			return false
+		}
+		if i > 0 && merkle.NodeAt(c.X, s.codec.nameBits) == merkle.NodeAt(changes[0].X, s.codec.nameBits) {
+			return false
+		}
+	}
+	return len(changes) > 0
+}
+
+// name deals with the names that a node was decoded to.
+func (s *Initiator) name(t task, changes []merkle.Change) error {
+	from := &naming{task: t}
+	for _, c := range changes {
+		from.names = append(from.names, merkle.NodeAt(c.X, s.codec.nameBits))
+	}
+	for i, c := range changes {
+		name := from.names[i]
+		mine, err := s.rowsUnder(name)
+		if err != nil {
+			return err
+		}
+		// One row whose fingerprint is the whole difference: the partner has none,
+		// and there is nothing to ask.
+		if len(mine) == 1 && mine[0].fingerprint == c.F && !mine[0].late {
+			s.myCheck -= mine[0].sum.Lo
+			s.settle(mine[0].position, &mine[0], nil, nil)
+			s.report.NamingRounds = s.report.Rounds
+			continue
+		}
+		s.probes = append(s.probes, probe{probeAsk{name, len(mine) == 0}, from})
+	}
+	return nil
+}
+
+// mineRow is a row of the initiator, with what a difference needs.
+type mineRow struct {
+	keyVersion
+	position    ring.Position
+	fingerprint uint64
+	bytes       int
+}
+
+func (s *Initiator) mineOf(r merkle.Row) *mineRow {
+	return &mineRow{versionOf(s.scope.view, r), r.Position, r.Fingerprint(s.scope.salt), lww.EncodedLen(r.Entry)}
+}
+
+func (s *Initiator) rowsUnder(n merkle.Node) (rows []mineRow, err error) {
+	err = s.scope.rows(n, func(r merkle.Row) bool {
+		rows = append(rows, *s.mineOf(r))
+		return true
+	})
+	return rows, err
+}

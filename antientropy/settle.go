@@ -1,0 +1,316 @@
+package antientropy
+
+import (
+	"slices"
+
+	"syntropy/lww"
+	"syntropy/merkle"
+	"syntropy/ring"
+)
+
+// This file is the settling half of the Initiator: from names to the keys that
+// differ, and what is to be done about each of them.
+
+// receiveNames takes the keys that the partner has found under a node.
+func (s *Initiator) receiveNames(list []named, t task) (apply []lww.Entry, err error) {
+	from := &naming{task: t}
+	for i := range list {
+		n := &list[i]
+		switch n.state {
+		case nameEntry:
+			n.name = merkle.NodeAt(s.scope.view.Position(n.entry.Key), s.codec.nameBits)
+		case nameFull:
+			n.name = merkle.NodeAt(s.scope.view.Position(n.full.key), s.codec.nameBits)
+		}
+		if !t.node.Above(n.name) || !s.scope.covers(n.name) || slices.Contains(from.names, n.name) {
+			return nil, wireError("a key that differs is not where it was found, or twice there")
+		}
+		from.names = append(from.names, n.name)
+	}
+	for _, n := range list {
+		entries, err := s.receiveName(n.name, n, from)
+		if err != nil {
+			return nil, err
+		}
+		apply = append(apply, entries...)
+	}
+	return apply, nil
+}
+
+// receiveName takes what the partner has under a name, and settles the one key
+// that is there, as a rule. Whatever is less simple is asked for in full.
+func (s *Initiator) receiveName(name merkle.Node, n named, from *naming) ([]lww.Entry, error) {
+	mine, err := s.rowsUnder(name)
+	if err != nil {
+		return nil, err
+	}
+	var theirs *keyVersion
+	switch n.state {
+	case nameVersion:
+		theirs = &keyVersion{version: n.version, late: n.late, valueBytes: -1}
+	case nameEntry:
+		e := n.entry
+		s.report.EntryBytes += int64(lww.EncodedLen(e))
+		theirs = &keyVersion{key: e.Key, version: e.Version, sum: s.scope.view.Sum(e), valueHash: s.scope.view.Hash(e.Value), valueBytes: len(e.Value)}
+	case nameFull:
+		theirs = &n.full
+	}
+	if theirs != nil && theirs.key != nil && merkle.NodeAt(s.scope.view.Position(theirs.key), s.codec.nameBits) != name {
+		return nil, wireError("a key is not under the name that was asked for")
+	}
+	for i := range mine {
+		s.myCheck -= mine[i].sum.Lo
+	}
+	switch {
+	case n.state == nameAbsent && len(mine) == 0:
+		s.refute(from, name)
+		return nil, nil
+	case n.state == nameAbsent:
+		for i := range mine {
+			s.settle(mine[i].position, &mine[i], nil, nil)
+		}
+		return nil, nil
+	case n.state == nameSeveral || len(mine) > 1 || len(mine) == 0 && theirs.key == nil && !theirs.late:
+		return nil, s.askVersions(name, mine, from)
+	case len(mine) == 0:
+		x := name.First()
+		if theirs.key != nil {
+			x = s.scope.view.Position(theirs.key)
+		}
+		return s.settle(x, nil, theirs, &n.entry), nil
+	}
+	m := &mine[0]
+	if theirs.key == nil {
+		v, w := m.version, theirs.version
+		tie := v.Stamp == w.Stamp && v.Node == w.Node && v.Tombstone == w.Tombstone
+		if uint32(s.scope.view.Hash(m.key)) != n.key || (tie || s.cfg.DryRun) && !m.late && !theirs.late {
+			return nil, s.askVersions(name, mine, from)
+		}
+		theirs.key = m.key
+	}
+	switch {
+	case string(theirs.key) != string(m.key):
+		s.settle(m.position, m, nil, nil)
+		return s.settle(s.scope.view.Position(theirs.key), nil, theirs, &n.entry), nil
+	case theirs.sum == m.sum && theirs.sum != (merkle.Sum{}):
+		s.refute(from, name)
+		return nil, nil
+	}
+	return s.settle(m.position, m, theirs, &n.entry), nil
+}
+
+// refute is for a name under which nothing differs: the node that was decoded to
+// it holds more differences than can be named. They are found by descending to
+// the rows; what its other name led to is dealt with already.
+func (s *Initiator) refute(from *naming, name merkle.Node) {
+	if from.slow {
+		return
+	}
+	from.slow = true
+	t := from.task
+	t.slow = true
+	for _, n := range from.names {
+		if n != name {
+			t.known = append(t.known, n)
+		}
+	}
+	s.tasks = append(s.tasks, t)
+}
+
+// askVersions asks for all that the partner has under a name.
+func (s *Initiator) askVersions(name merkle.Node, mine []mineRow, from *naming) error {
+	v := versionsTask{versionsAsk: versionsAsk{node: name}, from: from, counted: true}
+	for i := range mine {
+		if mine[i].sum != (merkle.Sum{}) {
+			v.except = append(v.except, mine[i].sum.Lo)
+		}
+	}
+	if len(v.except) > maxListed {
+		return wireError("more than %d rows have one name", maxListed)
+	}
+	s.versions = append(s.versions, v)
+	return nil
+}
+
+// receiveVersions pairs the rows under a node by key.
+func (s *Initiator) receiveVersions(v versionsTask, a versionsAnswer) error {
+	if a.tooMany {
+		if int(v.node.Bits) == merkle.MaxBits {
+			return wireError("more than %d rows share a position", maxListed)
+		}
+		s.split(task{node: v.node, counted: v.counted, known: v.known}, true)
+		s.tasks = append(s.tasks, s.sent.splits[len(s.sent.splits)-1])
+		return nil
+	}
+	mine, err := s.rowsUnder(v.node)
+	if err != nil {
+		return err
+	}
+	isKnown := func(x ring.Position) bool {
+		return slices.ContainsFunc(v.known, func(n merkle.Node) bool { return n.Contains(x) })
+	}
+	// What the partner holds, too, is no difference.
+	i := 0
+	mine = slices.DeleteFunc(mine, func(m mineRow) bool {
+		held := false
+		if m.sum != (merkle.Sum{}) {
+			held = a.held[i/8]&(1<<(i%8)) != 0
+			i++
+		}
+		return held || isKnown(m.position)
+	})
+	differs := len(v.known) > 0
+	for n := range a.list {
+		th := &a.list[n]
+		x := s.scope.view.Position(th.key)
+		if !v.node.Contains(x) || !s.scope.covers(merkle.NodeAt(x, merkle.MaxBits)) {
+			return wireError("a key is not under the node that was asked for")
+		}
+		if th.sum != (merkle.Sum{}) && slices.Contains(v.except, th.sum.Lo) {
+			return wireError("a version was sent that was not asked for")
+		}
+		if slices.ContainsFunc(a.list[:n], func(o keyVersion) bool { return string(o.key) == string(th.key) }) {
+			return wireError("a version was sent twice")
+		}
+		if isKnown(x) {
+			continue
+		}
+		differs = true
+		if !v.counted {
+			s.theirCheck -= th.sum.Lo
+		}
+		i := slices.IndexFunc(mine, func(m mineRow) bool { return string(m.key) == string(th.key) })
+		if i < 0 {
+			s.settle(x, nil, th, nil)
+			continue
+		}
+		if !v.counted {
+			s.myCheck -= mine[i].sum.Lo
+		}
+		s.settle(x, &mine[i], th, nil)
+		mine = slices.Delete(mine, i, i+1)
+	}
+	for i := range mine {
+		if mine[i].sum == (merkle.Sum{}) {
+			continue // written after the moment that is compared
+		}
+		differs = true
+		if !v.counted {
+			s.myCheck -= mine[i].sum.Lo
+		}
+		s.settle(mine[i].position, &mine[i], nil, nil)
+	}
+	switch {
+	case differs:
+	case v.from != nil:
+		s.refute(v.from, v.node)
+	case v.task != nil:
+		return s.contradiction(v.node)
+	}
+	return nil
+}
+
+// settle does what is to be done about one key that differs. entry is the
+// partner's, if it was sent along.
+func (s *Initiator) settle(x ring.Position, mine *mineRow, theirs *keyVersion, entry *lww.Entry) (apply []lww.Entry) {
+	action := s.found(x, mine, theirs)
+	if s.cfg.DryRun || action == Wait {
+		return nil
+	}
+	at := merkle.NodeAt(x, merkle.MaxBits)
+	if action == Push || action == Exchange {
+		s.pushes = append(s.pushes, pushTask{node: at, sums: []uint64{mine.sum.Lo}, bytes: mine.bytes})
+	}
+	if action == Pull || action == Exchange {
+		if entry != nil && len(entry.Key) > 0 {
+			return []lww.Entry{*entry}
+		}
+		f := fetchTask{fetchAsk: fetchAsk{node: at}, key: theirs.key, bytes: len(theirs.key) + max(theirs.valueBytes, 128) + 32}
+		if theirs.sum != (merkle.Sum{}) {
+			f.sums = []uint64{theirs.sum.Lo}
+		}
+		s.fetches = append(s.fetches, f)
+	}
+	return nil
+}
+
+// found takes note of a key that differs and says what is to be done about it.
+func (s *Initiator) found(x ring.Position, mine *mineRow, theirs *keyVersion) Action {
+	var mineVersion *keyVersion
+	if mine != nil {
+		mineVersion = &mine.keyVersion
+	}
+	action, reason := decide(mineVersion, theirs, s.settled(), s.cfg.Settle)
+	if action == Wait {
+		s.report.InFlight++
+	} else {
+		s.report.Diverged++
+	}
+	s.differing[x.Shard(s.scope.view.Shards())] = true
+	if s.cfg.Found != nil {
+		d := Difference{
+			Shard: x.Shard(s.scope.view.Shards()), Position: x,
+			Initiator: side(mineVersion), Partner: side(theirs), Action: action, Reason: reason,
+		}
+		if mine != nil {
+			d.Key = mine.key
+		} else {
+			d.Key = slices.Clone(theirs.key)
+		}
+		s.cfg.Found(d)
+	}
+	return action
+}
+
+func side(v *keyVersion) *Side {
+	if v == nil {
+		return nil
+	}
+	return &Side{v.version, v.valueBytes}
+}
+
+// receiveFetched takes the entries that were asked for.
+func (s *Initiator) receiveFetched(f fetchTask, a fetchAnswer) (apply []lww.Entry, err error) {
+	for i, e := range a.entries {
+		s.report.EntryBytes += int64(lww.EncodedLen(e))
+		x := s.scope.view.Position(e.Key)
+		if !f.node.Contains(x) || uint64(x-f.node.First()) < f.skip {
+			return nil, wireError("an entry is not from where it was asked for")
+		}
+		sum := s.scope.view.Sum(e)
+		if !f.first {
+			if string(e.Key) != string(f.key) || len(f.sums) > 0 && f.sums[0] != sum.Lo || i > 0 {
+				return nil, wireError("an entry is not the one that was asked for")
+			}
+			apply = append(apply, e)
+			continue
+		}
+		theirs := &keyVersion{key: e.Key, version: e.Version, sum: sum, valueHash: s.scope.view.Hash(e.Value), valueBytes: len(e.Value)}
+		apply = append(apply, s.settle(x, nil, theirs, &e)...)
+	}
+	for i := range a.young {
+		y := &a.young[i]
+		x := s.scope.view.Position(y.key)
+		if !f.first || !f.node.Contains(x) || uint64(x-f.node.First()) < f.skip {
+			return nil, wireError("a version is not from where it was asked for")
+		}
+		if s.found(x, nil, y) != Wait {
+			return nil, wireError("an entry that is not too young was held back")
+		}
+	}
+	sent := len(a.entries) + len(a.young)
+	switch {
+	case !f.first && len(a.entries) != 1:
+		return nil, wireError("%d entries for one asked for", len(a.entries))
+	case !f.first:
+	case a.next > 0:
+		if a.next <= f.skip || a.next > uint64(f.node.Last()-f.node.First()) || sent == 0 {
+			return nil, wireError("the rest of an answer begins where it cannot")
+		}
+		f.skip, f.any = a.next, true
+		s.fetches = slices.Insert(s.fetches, 0, f)
+	case sent == 0 && !f.any:
+		return nil, s.contradiction(f.node)
+	}
+	return apply, nil
+}

@@ -1,0 +1,325 @@
+package antientropy
+
+import (
+	"fmt"
+	"slices"
+
+	"syntropy/lww"
+	"syntropy/merkle"
+	"syntropy/ring"
+)
+
+// View is one side's frozen view of its shards: its trees, and the rows that
+// they are made of. Nothing that it returns may change during a session.
+// *storage.Snapshot is one, and Example shows how to make one over any sorted
+// map.
+type View interface {
+	// Shards returns the number of shards, a power of two, the same on both
+	// sides. A store without shards has one.
+	Shards() int
+	// Root returns the digest of a whole shard.
+	Root(shard int) merkle.Digest
+	// Syndromes fills dst with the syndromes of the 2^bits nodes that are bits
+	// below n, which is the node of a shard or below it. It returns false if one
+	// of them is below a stored leaf: then the session sums them from the rows.
+	// (*merkle.Tree).Syndromes does just this.
+	Syndromes(n merkle.Node, bits int, dst []merkle.Syndrome) (ok bool)
+	// Rows visits the rows under a node, which is the node of a shard or below
+	// it, in the order of position, then token, then key, until visit returns
+	// false. The row is only read during the call.
+	Rows(n merkle.Node, visit func(merkle.Row) (more bool)) error
+	// Position returns the place of a key.
+	Position(key []byte) ring.Position
+	// Sum returns the hash of an entry.
+	Sum(e lww.Entry) merkle.Sum
+	// Hash returns a keyed hash of a key or a value, alike on both sides.
+	Hash(b []byte) uint64
+}
+
+// scope is what a session sees of a view: the shards that it is about, as one
+// tree. Above the nodes of the shards, the bits of a path are those of the shard
+// number, and a node is the sum of the shards below it.
+type scope struct {
+	view   View
+	shards []int // ascending
+	bits   int   // of a shard's number
+	salt   uint8
+	trees  map[int]*merkle.Tree // with a salt: summed from the rows
+
+	rowsRead uint64
+	compared uint64
+}
+
+// newScope checks that the shards exist, ascend, and come once; nil means all.
+func newScope(v View, shards []int, salt uint8) (*scope, error) {
+	n := v.Shards()
+	if n < 1 || n > ring.Slots || n&(n-1) != 0 {
+		return nil, fmt.Errorf("a view has %d shards: the number must be a power of two between 1 and %d", n, ring.Slots)
+	}
+	if shards == nil {
+		shards = make([]int, n)
+		for i := range shards {
+			shards[i] = i
+		}
+	}
+	for i, s := range shards {
+		if s < 0 || s >= n {
+			return nil, fmt.Errorf("there is no shard %d", s)
+		}
+		if i > 0 && s <= shards[i-1] {
+			return nil, fmt.Errorf("the shards %v are not in ascending order", shards)
+		}
+	}
+	sc := &scope{view: v, shards: shards, bits: ring.ShardBits(n), salt: salt}
+	if salt == 0 {
+		return sc, nil
+	}
+	return sc, sc.sumAnew()
+}
+
+// sumAnew makes trees out of other fingerprints of the same rows: it reads all
+// of them.
+func (s *scope) sumAnew() error {
+	s.trees = make(map[int]*merkle.Tree)
+	for _, shard := range s.shards {
+		root := s.view.Root(shard)
+		t := merkle.NewTreeOf(s.node(shard), 0, root.Count/merkle.DefaultLeafKeys+1)
+		err := s.rows(s.node(shard), func(r merkle.Row) bool {
+			if f := r.Fingerprint(s.salt); f != 0 {
+				t.Load(t.Leaf(r.Position), merkle.SyndromeOf(r.Position, f))
+				t.AdjustTotals(r.Sum, 1)
+			}
+			return true
+		})
+		if err != nil {
+			return err
+		}
+		if rows := t.Root(); rows.Sum != root.Sum || rows.Count != root.Count {
+			return &TreeError{Shard: shard}
+		}
+		s.trees[shard] = t
+	}
+	return nil
+}
+
+func (s *scope) node(shard int) merkle.Node {
+	return merkle.Node{Bits: uint8(s.bits), Path: uint64(shard)}
+}
+
+// shardOf returns the shard of a node that is not above the shards.
+func (s *scope) shardOf(n merkle.Node) int { return int(n.Path >> (int(n.Bits) - s.bits)) }
+
+// has reports whether a shard is in the scope.
+func (s *scope) has(shard int) bool {
+	_, ok := slices.BinarySearch(s.shards, shard)
+	return ok
+}
+
+// covers reports whether a node is one that can be asked about: in the scope, or
+// above it.
+func (s *scope) covers(n merkle.Node) bool {
+	return n.Valid() && (int(n.Bits) < s.bits || s.has(s.shardOf(n)))
+}
+
+// under returns the shards of the scope that are under a node above the shards.
+func (s *scope) under(n merkle.Node) []int {
+	width := s.bits - int(n.Bits)
+	first, _ := slices.BinarySearch(s.shards, int(n.Path)<<width)
+	end, _ := slices.BinarySearch(s.shards, int(n.Path+1)<<width)
+	return s.shards[first:end]
+}
+
+// total returns what the first message compares: the low halves of the hashes
+// of all entries, summed, their syndrome and their number. The fingerprints in a
+// syndrome are of the high halves, and only the low ones add up by themselves.
+func (s *scope) total() (check uint64, syndrome merkle.Syndrome, count uint64) {
+	for _, shard := range s.shards {
+		root := s.view.Root(shard)
+		check += root.Sum.Lo
+		count += root.Count
+		syndrome = syndrome.Plus(s.root(shard))
+	}
+	return check, syndrome, count
+}
+
+// root returns the syndrome of a shard.
+func (s *scope) root(shard int) merkle.Syndrome {
+	if s.salt != 0 {
+		return s.trees[shard].Root().Syndrome
+	}
+	return s.view.Root(shard).Syndrome
+}
+
+// syndromes fills dst with the syndromes of the 2^bits nodes that are bits below
+// n. What is outside of the scope is empty.
+func (s *scope) syndromes(n merkle.Node, bits int, dst []merkle.Syndrome) error {
+	dst = dst[:1<<bits]
+	if int(n.Bits) >= s.bits {
+		return s.below(n, bits, dst)
+	}
+	clear(dst)
+	down := int(n.Bits) + bits - s.bits
+	for _, shard := range s.under(n) {
+		i := shard - int(n.Path)<<(s.bits-int(n.Bits))
+		if down <= 0 {
+			d := &dst[i>>-down]
+			*d = d.Plus(s.root(shard))
+		} else if err := s.below(s.node(shard), down, dst[i<<down:(i+1)<<down]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// below is syndromes for a node that is not above the shards.
+func (s *scope) below(n merkle.Node, bits int, dst []merkle.Syndrome) error {
+	shard := s.shardOf(n)
+	if !s.has(shard) {
+		clear(dst)
+		return nil
+	}
+	kept := s.view.Syndromes
+	if s.salt != 0 {
+		kept = s.trees[shard].Syndromes
+	}
+	if kept(n, bits, dst) {
+		return nil
+	}
+	sum := merkle.NewSummer(n, bits, dst)
+	err := s.rows(n, func(r merkle.Row) bool {
+		sum.Add(r.Position, r.Fingerprint(s.salt))
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	// Where the tree knows what the rows must add up to, they had better.
+	var whole [1]merkle.Syndrome
+	if kept(n, 0, whole[:]) {
+		for _, d := range dst {
+			whole[0] = whole[0].Minus(d)
+		}
+		if !whole[0].IsZero() {
+			return &TreeError{Shard: shard, Node: s.inShard(n)}
+		}
+	}
+	return nil
+}
+
+// inShard returns a node's path from the root of its shard, as people are shown.
+func (s *scope) inShard(n merkle.Node) merkle.Node {
+	b := n.Bits - uint8(s.bits)
+	return merkle.Node{Bits: b, Path: n.Path & (1<<b - 1)}
+}
+
+// rows visits the rows under a node.
+func (s *scope) rows(n merkle.Node, visit func(merkle.Row) bool) error {
+	if int(n.Bits) >= s.bits {
+		if !s.has(s.shardOf(n)) {
+			return nil
+		}
+		return s.view.Rows(n, func(r merkle.Row) bool {
+			s.rowsRead++
+			return visit(r)
+		})
+	}
+	more := true
+	for _, shard := range s.under(n) {
+		err := s.rows(s.node(shard), func(r merkle.Row) bool {
+			more = visit(r)
+			return more
+		})
+		if err != nil || !more {
+			return err
+		}
+	}
+	return nil
+}
+
+// rowsFrom visits the rows under a node from a position under it on: those of
+// the largest nodes that begin where the one before ended.
+func (s *scope) rowsFrom(n merkle.Node, from ring.Position, visit func(merkle.Row) bool) error {
+	for more := true; more; {
+		part := n
+		for part.First() != from {
+			part = part.Down(1, int(merkle.NodeAt(from, int(part.Bits)+1).Path&1))
+		}
+		err := s.rows(part, func(r merkle.Row) bool {
+			more = visit(r)
+			return more
+		})
+		if err != nil || part.Last() == n.Last() {
+			return err
+		}
+		from = part.Last() + 1
+	}
+	return nil
+}
+
+// expected returns how many rows are to be expected under a node: its share of
+// its shard, since positions are spread evenly.
+func (s *scope) expected(n merkle.Node) uint64 {
+	if int(n.Bits) >= s.bits {
+		if shard := s.shardOf(n); s.has(shard) {
+			return s.view.Root(shard).Count >> (int(n.Bits) - s.bits)
+		}
+		return 0
+	}
+	var count uint64
+	for _, shard := range s.under(n) {
+		count += s.view.Root(shard).Count
+	}
+	return count
+}
+
+// level returns the number of nodes of the scope that are bits below the root,
+// those above no shard of it left out.
+func (s *scope) level(bits int) int {
+	if bits >= s.bits {
+		return len(s.shards) << (bits - s.bits)
+	}
+	count, last := 0, -1
+	for _, shard := range s.shards {
+		if p := shard >> (s.bits - bits); p != last {
+			count, last = count+1, p
+		}
+	}
+	return count
+}
+
+// levelNodes calls visit for each of these nodes, in order.
+func (s *scope) levelNodes(bits int, visit func(merkle.Node)) {
+	last := -1
+	for _, shard := range s.shards {
+		if bits >= s.bits {
+			for i := range 1 << (bits - s.bits) {
+				visit(s.node(shard).Down(bits-s.bits, i))
+			}
+		} else if p := shard >> (s.bits - bits); p != last {
+			visit(merkle.Node{Bits: uint8(bits), Path: uint64(p)})
+			last = p
+		}
+	}
+}
+
+// levelSyndromes returns the syndromes of these nodes, in order.
+func (s *scope) levelSyndromes(bits int) ([]merkle.Syndrome, error) {
+	out := make([]merkle.Syndrome, 0, s.level(bits))
+	if bits >= s.bits {
+		for _, shard := range s.shards {
+			out = out[:len(out)+1<<(bits-s.bits)]
+			if err := s.below(s.node(shard), bits-s.bits, out[len(out)-1<<(bits-s.bits):]); err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
+	}
+	var err error
+	s.levelNodes(bits, func(n merkle.Node) {
+		out = append(out, merkle.Syndrome{})
+		if e := s.syndromes(n, 0, out[len(out)-1:]); e != nil {
+			err = e
+		}
+	})
+	return out, err
+}
