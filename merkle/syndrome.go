@@ -84,8 +84,10 @@ type Change struct {
 // they are more.
 //
 // If exactly one or two positions differ, the answer is right. If more do, it is
-// false by accident: as a single one once in 2^120 cases, as a pair once in
-// 2^(2b+1), b being the length of the node's path. So whoever needs to know
+// false by accident: as a single one once in 2^(b+123) cases, as a pair once in
+// 2^(2b+3), b being the length of the node's path: of all quadratic equations half
+// have roots, and each root is under the node once in 2^(b+1), the field having
+// twice as many elements as there are positions. So whoever needs to know
 // confirms what it names.
 //
 // With one difference the four words are a geometric series, and its ratio is
