@@ -235,11 +235,28 @@ func TestFailingSyncUnderLoad(t *testing.T) {
 func TestOpenReportsFailures(t *testing.T) {
 	engine := &storagetest.Intercept{Engine: memstore.New()}
 	fail := func() error { return errDisk }
+	failScan := func(prefix string) func() {
+		return func() {
+			engine.OnScan = func(lower, _ []byte) error {
+				if string(lower) == prefix {
+					return errDisk
+				}
+				return nil
+			}
+		}
+	}
+	written := memstore.New()
+	if _, err := open(t, written, storagetest.Options).Apply(someEntries(1)); err != nil {
+		t.Fatal(err)
+	}
 	for name, arm := range map[string]func(){
 		"reading the layout":    func() { engine.OnGet = func([]byte) error { return errDisk } },
 		"committing the layout": func() { engine.OnCommit = fail },
 		"syncing the layout":    func() { engine.OnWait = fail },
-		"reading the leaves":    func() { engine.OnScan = func(_, _ []byte) error { return errDisk } },
+		"looking for leaves":    failScan("l"),
+		"looking for totals":    failScan("s"),
+		"reading the leaves":    func() { engine.Engine = written; failScan("l")() },
+		"reading the totals":    func() { engine.Engine = written; failScan("s")() },
 	} {
 		engine.Engine = memstore.New()
 		arm()
@@ -247,5 +264,157 @@ func TestOpenReportsFailures(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		*engine = storagetest.Intercept{}
+	}
+}
+
+// many returns n entries, which make several splits due with the leaves of the
+// suite.
+func many(n int, stamp hlc.Stamp) (entries []lww.Entry) {
+	for i := range n {
+		entries = append(entries, entry(fmt.Sprintf("many%d", i), stamp))
+	}
+	return entries
+}
+
+func leaves(t *testing.T, e storage.Reader) (n uint64) {
+	t.Helper()
+	for shard := range storagetest.Options.Shards {
+		n += storagetest.TotalsOf(t, e, shard).Leaves
+	}
+	return n
+}
+
+// TestFailingSplit: a split that cannot read its rows is left for later. The
+// write stands, the trees are exact with larger leaves, and the disk is not asked
+// again for every write.
+func TestFailingSplit(t *testing.T) {
+	engine := &storagetest.Intercept{Engine: memstore.New()}
+	s := open(t, engine, storagetest.Options)
+	scans := 0
+	engine.OnScan = func(_, _ []byte) error { scans++; return errDisk }
+	for _, e := range many(400, 1) {
+		if _, err := s.Apply([]lww.Entry{e}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if scans == 0 || scans > 400/storagetest.Options.LeafKeys {
+		t.Errorf("%d scans of a disk that cannot be read", scans)
+	}
+	engine.OnScan = nil
+	if n := leaves(t, engine); n != 4 {
+		t.Errorf("%d leaves, without having read a row", n)
+	}
+	storagetest.Check(t, engine, s, storagetest.Options)
+	for _, e := range many(400, 2) {
+		if _, err := s.Apply([]lww.Entry{e, entry(string(e.Key)+"+", 2)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := leaves(t, engine); n < 400 {
+		t.Errorf("%d leaves for 800 entries: the splits were not made up for", n)
+	}
+	storagetest.Check(t, engine, s, storagetest.Options)
+}
+
+// TestFailingCommitOfASplit: the write before it is committed and said to be, the
+// store takes no more, and opening again finds an exact tree, whether the split
+// was applied or not.
+func TestFailingCommitOfASplit(t *testing.T) {
+	for name, applies := range map[string]bool{"and was not applied": false, "but was applied": true} {
+		t.Run(name, func(t *testing.T) {
+			lossy := &lossy{Engine: memstore.New(), applies: applies}
+			engine := &storagetest.Intercept{Engine: lossy}
+			s := open(t, engine, storagetest.Options)
+			commits := 0
+			engine.OnCommit = func() error {
+				commits++
+				lossy.armed = commits == 2
+				return nil
+			}
+			results, err := s.Apply(many(40, 1))
+			if err != nil || len(results) != 40 || commits != 2 {
+				t.Fatalf("a write whose split cannot be committed: %d results, %v, after %d commits", len(results), err, commits)
+			}
+			engine.OnCommit, lossy.armed = nil, false
+			select {
+			case <-s.Broken():
+			default:
+				t.Error("nobody was told")
+			}
+			refusesWrites(t, s, engine)
+			if n := leaves(t, engine); applies != (n > 4) {
+				t.Errorf("%d leaves", n)
+			}
+			s = open(t, engine, storagetest.Options)
+			if held := storagetest.Check(t, engine, s, storagetest.Options); len(held) != 40 {
+				t.Errorf("%d entries of 40", len(held))
+			}
+		})
+	}
+}
+
+// TestCrashBeforeASplitIsDurable: nobody syncs a split. After a crash the tree
+// has the shape from before it and the entries from after, and grows on.
+func TestCrashBeforeASplitIsDurable(t *testing.T) {
+	engine := memstore.New()
+	n := 0
+	for life := range 50 {
+		s := open(t, engine, storagetest.Options)
+		for range 1 + life%4 {
+			n++
+			if _, err := s.Apply([]lww.Entry{entry(fmt.Sprintf("key%d", n), 1)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		grown := leaves(t, engine)
+		engine = engine.Crash()
+		if leaves(t, engine) > grown {
+			t.Fatal("a crash adds leaves")
+		}
+		if held := storagetest.Check(t, engine, open(t, engine, storagetest.Options), storagetest.Options); len(held) != n {
+			t.Fatalf("life %d: %d entries of %d", life, len(held), n)
+		}
+	}
+	if l := leaves(t, engine); l < uint64(n)/4 {
+		t.Errorf("%d leaves for %d entries: no split ever survived", l, n)
+	}
+}
+
+// TestRotDoesNotSpreadWhenLeavesSplit: a row that changed by itself makes its own
+// leaf wrong, in whichever half of the leaf it is. Were the difference booked on
+// the other half, no repair would find it.
+func TestRotDoesNotSpreadWhenLeavesSplit(t *testing.T) {
+	for rotten := range 10 {
+		engine := memstore.New()
+		s := open(t, engine, storage.Options{Shards: 1, LeafKeys: 100})
+		if _, err := s.Apply(many(20, 1)); err != nil {
+			t.Fatal(err)
+		}
+		key := fmt.Sprintf("many%d", rotten)
+		for k, v := range rows(t, engine) {
+			if k[0] == 'd' && strings.HasSuffix(k, key) && len(k) == 11+len(key) {
+				b := engine.NewBatch()
+				b.Set([]byte(k), []byte(v[:len(v)-1]+"w"))
+				if _, err := engine.Commit(b, true); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		s = open(t, engine, storage.Options{Shards: 1, LeafKeys: 2})
+		if _, err := s.Apply(many(200, 1)[20:]); err != nil {
+			t.Fatal(err)
+		}
+		x := s.Position([]byte(key))
+		snapshot := s.Snapshot()
+		audit, err := snapshot.Recompute(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(audit.Wrong) != 1 || !audit.Wrong[0].Contains(x) || audit.Wrong[0].Bits < 4 {
+			t.Errorf("the row at %v is rotten, the audit says %v", x, audit.Wrong)
+		}
+		if err := snapshot.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -15,10 +15,14 @@ import (
 	"syntropy/storage/memstore"
 )
 
+// modelKeys are few, so that they are written again and again, and enough for a
+// tree of some depth.
+var modelKeys = []string{"a", "b", "c", "{a}b", "{a}c", "{a}d", "{a}e", "{a}f", "{a}g", "{a}h", "dd", "ee", "ff", "\x00", "\xff\xff"}
+
 // offers draws entries of few keys and few stamps, so that ties, repetitions
 // and late arrivals are the rule.
 var offers = rapid.Custom(func(t *rapid.T) lww.Entry {
-	e := lww.Entry{Key: []byte(rapid.SampledFrom([]string{"a", "b", "c", "{a}b", "dd", "\x00", "\xff\xff"}).Draw(t, "key"))}
+	e := lww.Entry{Key: []byte(rapid.SampledFrom(modelKeys).Draw(t, "key"))}
 	e.Stamp = hlc.Stamp(rapid.IntRange(1, 4).Draw(t, "stamp"))
 	e.Node = hlc.NodeID(rapid.IntRange(1, 2).Draw(t, "node"))
 	e.Tombstone = rapid.IntRange(0, 3).Draw(t, "tombstone") == 0
@@ -33,6 +37,60 @@ var offers = rapid.Custom(func(t *rapid.T) lww.Entry {
 	return e
 })
 
+func under(shard, shards int) merkle.Node {
+	return merkle.Node{Bits: uint8(ring.ShardBits(shards)), Path: uint64(shard)}
+}
+
+// checkTrees compares the trees of a snapshot with sums over what it is to hold,
+// the hash of each entry by key: the roots, and the syndromes of nodes above and
+// beside the entries, at every depth and several at once.
+func checkTrees(t interface{ Fatalf(string, ...any) }, s *storage.Store, snapshot *storage.Snapshot, sums map[string]merkle.Sum) {
+	digests := make(map[ring.Position]merkle.Digest)
+	for key, sum := range sums {
+		x := s.Position([]byte(key))
+		digests[x] = digests[x].Plus(merkle.DigestOf(x, sum))
+	}
+	sum := func(n merkle.Node) (d merkle.Digest) {
+		for x, digest := range digests {
+			if n.Contains(x) {
+				d = d.Plus(digest)
+			}
+		}
+		return d
+	}
+	for shard := range snapshot.Shards() {
+		top := under(shard, snapshot.Shards())
+		if got, want := snapshot.Root(shard), sum(top); got != want {
+			t.Fatalf("shard %d: root %v, want %v", shard, got, want)
+		}
+		nodes := map[merkle.Node]bool{top: true}
+		for _, key := range modelKeys {
+			x := s.Position([]byte(key))
+			for depth := 1; top.Contains(x) && depth <= 6; depth++ {
+				n := merkle.NodeAt(x, int(top.Bits)+depth)
+				nodes[n] = true
+				nodes[merkle.Node{Bits: n.Bits, Path: n.Path ^ 1}] = true
+			}
+		}
+		for n := range nodes {
+			for _, bits := range []int{0, 1, 3} {
+				dst := make([]merkle.Syndrome, 1<<bits)
+				if !snapshot.Syndromes(n, bits, dst) {
+					if n == top && bits == 0 {
+						t.Fatalf("shard %d has no syndrome", shard)
+					}
+					continue
+				}
+				for i, got := range dst {
+					if want := sum(n.Down(bits, i)).Syndrome; got != want {
+						t.Fatalf("node %q is %v, its rows add up to %v", n.Down(bits, i), got, want)
+					}
+				}
+			}
+		}
+	}
+}
+
 // TestStoreAgainstTheObvious compares a store with a map. Snapshots are
 // compared with copies of the map taken at the same moment.
 func TestStoreAgainstTheObvious(t *testing.T) {
@@ -43,15 +101,15 @@ func TestStoreAgainstTheObvious(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		opts := storage.Options{
-			Shards:    1 << rapid.IntRange(0, 3).Draw(t, "log shards"),
-			LeafLevel: rapid.IntRange(1, 3).Draw(t, "leaf level"),
-			NoSync:    rapid.Bool().Draw(t, "no sync"),
+			Shards: 1 << rapid.IntRange(0, 3).Draw(t, "log shards"),
+			NoSync: rapid.Bool().Draw(t, "no sync"),
 		}
 		hasher := merkle.NewHasher(opts.Secret)
 		engine := memstore.New()
 		var s *storage.Store
 		reopen := func() {
 			var err error
+			opts.LeafKeys = rapid.IntRange(1, 3).Draw(t, "leaf keys")
 			if s, err = storage.Open(engine, opts); err != nil {
 				t.Fatal(err)
 			}
@@ -61,20 +119,17 @@ func TestStoreAgainstTheObvious(t *testing.T) {
 		var snapshots []frozen
 
 		check := func(t *rapid.T, snapshot *storage.Snapshot, m model) {
-			want := make([]merkle.Digest, opts.Shards)
-			for _, e := range m {
-				shard := ring.ShardOf(ring.Slot(e.Key), opts.Shards)
-				want[shard] = want[shard].Plus(hasher.Entry(e))
+			sums := make(map[string]merkle.Sum)
+			for key, e := range m {
+				sums[key] = hasher.Entry(e)
 			}
+			checkTrees(t, s, snapshot, sums)
 			seen := 0
 			for shard := range opts.Shards {
-				if got := snapshot.Root(shard); got != want[shard] {
-					t.Fatalf("shard %d: root %v, want %v", shard, got, want[shard])
-				}
-				err := snapshot.Rows(shard, merkle.Node{}, func(_ ring.Token, e lww.Entry, d merkle.Digest) bool {
+				err := snapshot.Rows(under(shard, opts.Shards), func(r merkle.Row) bool {
 					seen++
-					if w, ok := m[string(e.Key)]; !ok || lww.Compare(e, w) != 0 || d != hasher.Entry(w) {
-						t.Fatalf("a row %+v, want %+v", e, w)
+					if w, ok := m[string(r.Entry.Key)]; !ok || lww.Compare(r.Entry, w) != 0 || r.Sum != hasher.Entry(w) || r.Late || r.Position != s.Position(r.Entry.Key) {
+						t.Fatalf("a row %+v, want %+v", r, w)
 					}
 					return true
 				})

@@ -22,7 +22,8 @@ type version struct {
 
 // after reports whether v is after o in the order of package lww, but for the
 // values, which are not here. They would only matter between two writes of one
-// stamp and one node; then the hash decides, so that replicas agree at least.
+// stamp and one node, which clocks that work do not make; then the hash decides,
+// so that replicas that have to choose at least choose alike.
 func (v version) after(o version) bool {
 	c, _ := lww.CompareVersions(v.Version, o.Version, true)
 	return cmp.Or(c, cmp.Compare(v.sum.Hi, o.sum.Hi), cmp.Compare(v.sum.Lo, o.sum.Lo)) > 0
