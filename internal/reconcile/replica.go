@@ -110,6 +110,9 @@ func newReplica(s *shared, newer, missing kind) *Replica {
 // Len returns the number of rows.
 func (r *Replica) Len() int { return len(r.rows) - r.lacks }
 
+// Workload returns what the replica was generated from, defaults filled in.
+func (r *Replica) Workload() Workload { return r.w }
+
 // Shards returns the number of shards.
 func (r *Replica) Shards() int { return r.w.Shards }
 
