@@ -110,14 +110,15 @@ type Initiator struct {
 	differing           map[int]bool // shards
 
 	// tasks is a stack: descending depth first keeps it short.
-	tasks    []task
-	level    int // one more than the bits of a level to ask for; 0: none
-	probes   []probe
-	versions []versionsTask
-	fetches  []fetchTask
-	pushes   []pushTask
-	asked    uint64 // nodes, to bound the work that a partner can cause
-	askMax   uint64
+	tasks      []task
+	level      int // what request.level will be
+	theirCount uint64
+	probes     []probe
+	versions   []versionsTask
+	fetches    []fetchTask
+	pushes     []pushTask
+	asked      uint64 // nodes, to bound the work that a partner can cause
+	askMax     uint64
 
 	started bool
 	over    bool
@@ -131,6 +132,7 @@ type Initiator struct {
 type task struct {
 	node         merkle.Node
 	mine, theirs merkle.Syndrome
+	root         bool          // of everything, sent because it might be two keys
 	age          int           // comparisons below the level where the descent began
 	slow         bool          // names led nowhere: look at the rows
 	counted      bool          // its rows have been taken out of the checks
@@ -370,21 +372,37 @@ func (s *Initiator) receiveDiffer(m differMessage) ([]lww.Entry, error) {
 		root.slow = true // and compared by rows, should the names be refuted
 		return s.receiveNames(m.named, root)
 	case differLevel:
+		s.theirCount = m.count
+		if m.bits == 0 && s.scope.bits > 0 || m.bits == 0 && len(m.level) == 1 && !m.level[0].IsZero() && !syndrome.IsZero() {
+			if len(m.level) != 1 {
+				return nil, wireError("%d roots", len(m.level))
+			}
+			s.tasks = append(s.tasks, task{mine: syndrome, theirs: m.level[0], root: true})
+			return nil, nil
+		}
 		return nil, s.compareLevel(m.bits, m.level, nil)
 	case differSample:
-		levels := s.scope.sampleLevels(m.count)
-		sample, err := s.scope.sample(levels)
-		if err != nil {
-			return nil, err
-		}
-		if len(sample) != len(m.sample) {
-			return nil, wireError("a sample of %d bytes for %d", len(m.sample), len(sample))
-		}
-		s.level = 1 + s.scope.startLevel(s.scope.estimate(levels, sample, m.sample), max(mine, m.count))
+		s.theirCount = m.count
+		return nil, s.receiveSample(m.sample)
 	case differOnly:
 		s.level = 1 + s.scope.bits
 	}
 	return nil, nil
+}
+
+// receiveSample chooses the level to begin at.
+func (s *Initiator) receiveSample(theirs []byte) error {
+	levels := s.scope.sampleLevels(s.theirCount)
+	mine, err := s.scope.sample(levels)
+	if err != nil {
+		return err
+	}
+	if len(mine) != len(theirs) {
+		return wireError("a sample of %d bytes for %d", len(theirs), len(mine))
+	}
+	_, _, count := s.scope.total()
+	s.level = 1 + s.scope.startLevel(s.scope.estimate(levels, mine, theirs), max(count, s.theirCount))
+	return nil
 }
 
 // compareLevel compares a whole level with that of the partner.
@@ -411,10 +429,10 @@ func (s *Initiator) compareLevel(bits int, theirs []merkle.Syndrome, counts []ui
 // left unanswered.
 func (s *Initiator) receiveResponse(m response) ([]lww.Entry, error) {
 	q := &s.sent
-	if q.request.level > 0 && len(m.level) == 0 {
+	if q.request.level > 0 && len(m.level)+len(m.sample) == 0 {
 		return nil, wireError("it answers nothing")
 	}
-	answered := len(m.splits) + len(m.compares) + len(m.lists) + len(m.probes) + len(m.versions) + len(m.fetches) + len(m.level)
+	answered := len(m.splits) + len(m.compares) + len(m.lists) + len(m.probes) + len(m.versions) + len(m.fetches) + len(m.level) + len(m.sample)
 	if answered+len(q.request.push) == 0 && !q.request.finish {
 		return nil, wireError("it answers nothing")
 	}
@@ -440,7 +458,11 @@ func (s *Initiator) receiveResponse(m response) ([]lww.Entry, error) {
 		apply = append(apply, entries...)
 		return err
 	}
-	if q.request.level > 0 {
+	if q.request.level == askSample {
+		if err := s.receiveSample(m.sample); err != nil {
+			return nil, err
+		}
+	} else if q.request.level > 0 {
 		if err := s.compareLevel(q.request.level-1, m.level, m.counts); err != nil {
 			return nil, err
 		}

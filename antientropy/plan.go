@@ -40,9 +40,12 @@ func (s *Initiator) plan() error {
 		if err := s.planPushes(); err != nil {
 			return err
 		}
+		if s.level > 0 {
+			q.level, s.level = s.level, 0
+		}
 		s.planFetches()
 		s.planNames()
-		asks := len(q.splits) + len(q.compares) + len(q.lists) + len(q.probes) + len(q.versions) + len(q.fetches)
+		asks := len(q.splits) + len(q.compares) + len(q.lists) + len(q.probes) + len(q.versions) + len(q.fetches) + q.level
 		left := len(s.tasks) + s.pending()
 		// Where everything that was looked at led to nothing that travels, there
 		// is more to look at.
@@ -95,11 +98,19 @@ func (s *Initiator) examine(t task) error {
 	case int(t.node.Bits) > s.codec.nameBits:
 		return s.examineRows(t)
 	}
-	if changes, n, ok := t.mine.Minus(t.theirs).Decode(t.node); ok && s.canName(changes[:n]) {
-		return s.name(t, changes[:n])
+	changes, likely, err := s.scope.decode(t.node, t.mine.Minus(t.theirs), s.codec.nameBits)
+	switch {
+	case err != nil:
+		return err
+	case likely:
+		return s.name(t, changes)
+	case t.root:
+		// The partner had reason to think that it might be two keys.
+		s.level = askSample
+		return nil
 	}
 	if s.scope.expected(t.node) <= listRows && inShard {
-		items, err := s.items(t.node, 2*listRows)
+		items, err := s.scope.items(t.node, s.codec.nameBits, 2*listRows)
 		if err != nil {
 			return err
 		}
@@ -163,18 +174,6 @@ func (s *Initiator) examineRows(t task) error {
 	return nil
 }
 
-// items returns position and fingerprint of the rows under a node, or more than
-// limit of them.
-func (s *Initiator) items(n merkle.Node, limit int) (items []item, err error) {
-	err = s.scope.rows(n, func(r merkle.Row) bool {
-		if f := r.Fingerprint(s.scope.salt); f != 0 {
-			items = append(items, item{r.Position, f})
-		}
-		return len(items) <= limit
-	})
-	return items, err
-}
-
 // giveAll sends the partner everything under a node of a shard: it has nothing
 // there.
 func (s *Initiator) giveAll(n merkle.Node) error {
@@ -189,7 +188,7 @@ func (s *Initiator) takeAll(n merkle.Node) {
 		s.tasks = append(s.tasks, task{node: n, slow: true})
 		return
 	}
-	s.fetches = append(s.fetches, fetchTask{fetchAsk: fetchAsk{node: n, first: true}})
+	s.fetches = append(s.fetches, fetchTask{fetchAsk: fetchAsk{node: n, first: true}, bytes: 128 * int(min(s.scope.expected(n), 1<<20))})
 }
 
 // planPushes reads the entries that go into this message. They are read when
@@ -275,9 +274,7 @@ func (s *Initiator) planFetches() {
 	for len(s.fetches) > 0 && len(q.fetches) < maxItems && (room > 0 || len(q.fetches) == 0) {
 		f := s.fetches[0]
 		s.fetches = s.fetches[1:]
-		if room -= f.bytes; f.first {
-			room = 0 // may fill any message
-		}
+		room -= f.bytes
 		q.fetches = append(q.fetches, f.fetchAsk)
 		s.sent.fetches = append(s.sent.fetches, f)
 	}
@@ -303,20 +300,6 @@ func (s *Initiator) planNames() {
 	for _, v := range s.sent.versions {
 		q.versions = append(q.versions, v.versionsAsk)
 	}
-}
-
-// canName reports whether names are long enough to tell changes apart, and the
-// changes are in the scope.
-func (s *Initiator) canName(changes []merkle.Change) bool {
-	for i, c := range changes {
-		if !s.scope.has(c.X.Shard(s.scope.view.Shards())) {
-			return false
-		}
-		if i > 0 && merkle.NodeAt(c.X, s.codec.nameBits) == merkle.NodeAt(changes[0].X, s.codec.nameBits) {
-			return false
-		}
-	}
-	return len(changes) > 0
 }
 
 // name deals with the names that a node was decoded to.

@@ -354,11 +354,11 @@ func (r *reader) keyVersion() (v keyVersion) {
 	return v
 }
 
-func (r *reader) request() (m request) {
+func (r *reader) request(kind byte) (m request) {
 	sections := r.byte()
-	m.finish = r.flags(1) != 0
+	m.finish = kind == kindFinish
 	if sections&askLevel != 0 {
-		if m.level = int(r.byte()); m.level == 0 || m.level > merkle.MaxBits+1 {
+		if m.level = int(r.byte()); m.level == 0 || m.level > merkle.MaxBits+1 && m.level != askSample {
 			r.fail("a level cannot be")
 		}
 	}
@@ -426,17 +426,18 @@ func (r *reader) splitAsk() (a splitAsk) {
 
 func (r *reader) listAsk() (a listAsk) {
 	a.node = r.node()
-	at := a.node.First()
+	bits := r.nameBits - int(a.node.Bits)
+	if bits < 0 {
+		r.fail("names are too short for what is under node %q", a.node)
+		return a
+	}
+	at := a.node.Path << bits
 	a.items = readList(r, maxListed, func(r *reader) item {
-		at += ring.Position(r.uvarint())
-		if !a.node.Contains(at) {
+		if at += r.uvarint(); at>>bits != a.node.Path {
 			r.fail("the list of node %q is out of order", a.node)
 		}
 		return item{at, r.uint64()}
 	})
-	if int(a.node.Bits) > r.nameBits {
-		r.fail("names are too short for what is under node %q", a.node)
-	}
 	return a
 }
 
@@ -459,9 +460,16 @@ func (r *reader) fetchAsk() (a fetchAsk) {
 
 // response reads the answer to q.
 func (r *reader) response(q request) (m response) {
-	m.finished = r.flags(responseFinished) != 0
-	m.revealed = r.uint64()
-	if q.level > 0 {
+	flags := r.flags(responseFinished | responseRevealed)
+	m.finished = flags&responseFinished != 0
+	if flags&responseRevealed != 0 {
+		m.revealed = r.uint64()
+	}
+	if q.level == askSample {
+		if m.sample = r.bytes(r.uvarint()); len(m.sample) > maxSample {
+			r.fail("a sample has more than %d bytes", maxSample)
+		}
+	} else if q.level > 0 {
 		m.level = r.level()
 		if r.textbook {
 			m.counts = readList(r, maxLevelNodes, (*reader).uvarint)

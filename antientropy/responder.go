@@ -139,8 +139,8 @@ func (r *Responder) receive(msg []byte) ([]lww.Entry, error) {
 		return nil, errOutOfTurn
 	case kind == kindOpen && r.scope == nil:
 		return nil, r.open(rd)
-	case kind == kindRequest && r.scope != nil:
-		req := rd.request()
+	case (kind == kindRequest || kind == kindFinish) && r.scope != nil:
+		req := rd.request(kind)
 		if rd.err != nil {
 			return nil, rd.err
 		}
@@ -200,12 +200,16 @@ func (r *Responder) firstAnswer(m openMessage, d differMessage, mine merkle.Synd
 		d.what = differOnly
 		return d, nil
 	}
-	changes, n, ok := mine.Minus(m.syndrome).Decode(merkle.Node{})
-	if n == 2 && merkle.NodeAt(changes[0].X, m.nameBits) == merkle.NodeAt(changes[1].X, m.nameBits) {
-		ok = false // names are too short to tell them apart
-	}
-	if ok && n > 0 && r.inScope(changes[:n]) {
-		for _, c := range changes[:n] {
+	changes, likely, err := r.scope.decode(merkle.Node{}, mine.Minus(m.syndrome), m.nameBits)
+	switch {
+	case err != nil:
+		return d, err
+	case len(changes) > 0 && !likely && m.expected <= 2:
+		// The initiator can tell by its own rows.
+		d.what, d.level = differLevel, []merkle.Syndrome{mine}
+		return d, nil
+	case likely:
+		for _, c := range changes {
 			named, revealed, err := r.nameChange(c)
 			if err != nil {
 				return d, err
@@ -215,7 +219,6 @@ func (r *Responder) firstAnswer(m openMessage, d differMessage, mine merkle.Synd
 		d.what = differNamed
 		return d, nil
 	}
-	var err error
 	switch {
 	case mine.IsZero() || m.syndrome.IsZero():
 		d.what, d.bits = differLevel, r.scope.bits
@@ -228,12 +231,6 @@ func (r *Responder) firstAnswer(m openMessage, d differMessage, mine merkle.Synd
 	}
 	d.level, err = r.scope.levelSyndromes(d.bits)
 	return d, err
-}
-
-func (r *Responder) inScope(changes []merkle.Change) bool {
-	return !slices.ContainsFunc(changes, func(c merkle.Change) bool {
-		return !r.scope.has(c.X.Shard(r.scope.view.Shards()))
-	})
 }
 
 // nameChange says what is here at a position that a difference of syndromes,
@@ -329,7 +326,7 @@ func (r *Responder) inSession(req request) error {
 			return fmt.Errorf("shard %d is not part of this session", r.scope.shardOf(n))
 		}
 	}
-	if req.level > 0 && r.scope.level(req.level-1) > maxLevelNodes {
+	if req.level > 0 && req.level != askSample && r.scope.level(req.level-1) > maxLevelNodes {
 		return fmt.Errorf("a level of more than %d nodes was asked for", maxLevelNodes)
 	}
 	return nil
@@ -343,8 +340,13 @@ type server struct {
 }
 
 func (s *server) level(req request) (err error) {
-	if req.level == 0 {
+	switch req.level {
+	case 0:
 		return nil
+	case askSample:
+		_, _, count := s.scope.total()
+		s.a.sample, err = s.scope.sample(s.scope.sampleLevels(count))
+		return err
 	}
 	if s.a.level, err = s.scope.levelSyndromes(req.level - 1); err != nil || !s.codec.textbook {
 		return err
@@ -504,14 +506,8 @@ func (s *server) lists(req request) error {
 }
 
 func (s *server) compareRows(ask listAsk) (childAnswer, error) {
-	mine := make([]item, 0, listRows)
 	const many = 4 * listRows // then splitting costs less than having read them
-	err := s.scope.rows(ask.node, func(row merkle.Row) bool {
-		if f := row.Fingerprint(s.scope.salt); f != 0 {
-			mine = append(mine, item{row.Position, f})
-		}
-		return len(mine) <= many
-	})
+	mine, err := s.scope.items(ask.node, s.codec.nameBits, many)
 	if err != nil {
 		return childAnswer{}, err
 	}
@@ -519,18 +515,11 @@ func (s *server) compareRows(ask listAsk) (childAnswer, error) {
 		return s.split(ask.node)
 	}
 	a := childAnswer{code: childNamed}
-	for _, x := range differingPositions(mine, ask.items) {
-		name := merkle.NodeAt(x, s.codec.nameBits)
-		if n := len(a.named); n > 0 && a.named[n-1].name == name {
-			continue // a name for both
-		}
-		theirs := slices.ContainsFunc(ask.items, func(it item) bool { return name.Contains(it.x) })
-		n, revealed, err := s.state(name, func(uint64) bool { return !theirs })
+	for _, name := range differingNames(mine, ask.items) {
+		theirs := slices.ContainsFunc(ask.items, func(it item) bool { return it.name == name })
+		n, revealed, err := s.state(merkle.Node{Bits: uint8(s.codec.nameBits), Path: name}, func(uint64) bool { return !theirs })
 		if err != nil {
 			return a, err
-		}
-		if n.state == nameEntry || n.state == nameFull {
-			n.name = name
 		}
 		s.add(revealed, n)
 		a.named = append(a.named, n)
@@ -538,34 +527,34 @@ func (s *server) compareRows(ask listAsk) (childAnswer, error) {
 	return a, nil
 }
 
-// differingPositions returns the positions at which two lists, each in order,
-// do not hold the same fingerprints.
-func differingPositions(a, b []item) (out []ring.Position) {
+// differingNames returns the names under which two lists, each in order, do not
+// hold the same fingerprints.
+func differingNames(a, b []item) (out []uint64) {
 	for len(a) > 0 || len(b) > 0 {
-		x := ring.MaxPosition
+		name := uint64(1 << 63)
 		if len(a) > 0 {
-			x = a[0].x
+			name = a[0].name
 		}
 		if len(b) > 0 {
-			x = min(x, b[0].x)
+			name = min(name, b[0].name)
 		}
 		var atA, atB []item
-		a, atA = cutPosition(a, x)
-		b, atB = cutPosition(b, x)
+		a, atA = cutName(a, name)
+		b, atB = cutName(b, name)
 		same := len(atA) == len(atB)
 		for _, it := range atA {
 			same = same && slices.Contains(atB, it)
 		}
 		if !same {
-			out = append(out, x)
+			out = append(out, name)
 		}
 	}
 	return out
 }
 
-func cutPosition(l []item, x ring.Position) (rest, at []item) {
+func cutName(l []item, name uint64) (rest, at []item) {
 	n := 0
-	for n < len(l) && l[n].x == x {
+	for n < len(l) && l[n].name == name {
 		n++
 	}
 	return l[n:], l[:n]
@@ -604,7 +593,6 @@ func (s *server) compares(req request) error {
 
 func (s *server) compareChild(n merkle.Node, mine, theirs merkle.Syndrome) (childAnswer, error) {
 	d := mine.Minus(theirs)
-	changes, count, ok := d.Decode(n)
 	switch {
 	case d.IsZero():
 		return childAnswer{code: childEqual}, nil
@@ -614,12 +602,14 @@ func (s *server) compareChild(n merkle.Node, mine, theirs merkle.Syndrome) (chil
 		return childAnswer{code: childMine}, nil
 	case int(n.Bits) >= s.scope.bits && mine.IsZero():
 		return childAnswer{code: childYours}, nil
-	case ok && s.inScope(changes[:count]):
-		if count == 2 && merkle.NodeAt(changes[0].X, s.codec.nameBits) == merkle.NodeAt(changes[1].X, s.codec.nameBits) {
-			return childAnswer{code: childSlow}, nil // names are too short to tell them apart
-		}
+	}
+	changes, likely, err := s.scope.decode(n, d, s.codec.nameBits)
+	switch {
+	case err != nil:
+		return childAnswer{}, err
+	case likely:
 		a := childAnswer{code: childNamed}
-		for _, c := range changes[:count] {
+		for _, c := range changes {
 			m, revealed, err := s.nameChange(c)
 			if err != nil {
 				return a, err

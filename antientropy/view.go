@@ -256,6 +256,53 @@ func (s *scope) rowsFrom(n merkle.Node, from ring.Position, visit func(merkle.Ro
 	return nil
 }
 
+// sureBits is the length of a path from which on a decoded pair is believed
+// although nothing is known of either key: it is false once in 2^25 times.
+const sureBits = 12
+
+// decode names what a difference of syndromes is, if it is one or two keys that
+// names of this many bits tell apart. likely says that there is no reason to
+// doubt it: near the root, a pair of which this side holds neither key may well
+// be an accident of more differences.
+func (s *scope) decode(n merkle.Node, d merkle.Syndrome, nameBits int) (changes []merkle.Change, likely bool, err error) {
+	pair, count, ok := d.Decode(n)
+	if !ok || count == 0 {
+		return nil, false, nil
+	}
+	changes = pair[:count]
+	for i, c := range changes {
+		if !s.has(c.X.Shard(s.view.Shards())) ||
+			i > 0 && merkle.NodeAt(c.X, nameBits) == merkle.NodeAt(changes[0].X, nameBits) {
+			return nil, false, nil
+		}
+	}
+	if count == 1 || n.Bits >= sureBits {
+		return changes, true, nil
+	}
+	for _, c := range changes {
+		err := s.rows(merkle.NodeAt(c.X, merkle.MaxBits), func(merkle.Row) bool {
+			likely = true
+			return false
+		})
+		if err != nil || likely {
+			return changes, likely, err
+		}
+	}
+	return changes, false, nil
+}
+
+// items returns name and fingerprint of the rows under a node, or more than
+// limit of them.
+func (s *scope) items(n merkle.Node, nameBits, limit int) (items []item, err error) {
+	err = s.rows(n, func(r merkle.Row) bool {
+		if f := r.Fingerprint(s.salt); f != 0 {
+			items = append(items, item{merkle.NodeAt(r.Position, nameBits).Path, f})
+		}
+		return len(items) <= limit
+	})
+	return items, err
+}
+
 // expected returns how many rows are to be expected under a node: its share of
 // its shard, since positions are spread evenly.
 func (s *scope) expected(n merkle.Node) uint64 {

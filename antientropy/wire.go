@@ -8,7 +8,6 @@ import (
 	"syntropy/hlc"
 	"syntropy/lww"
 	"syntropy/merkle"
-	"syntropy/ring"
 )
 
 // A message is a kind byte and a body. Numbers are uvarints unless their size is
@@ -20,6 +19,7 @@ const (
 	kindRequest  = 4
 	kindResponse = 5
 	kindRefusal  = 6
+	kindFinish   = 7 // a request after which nothing is left to ask
 )
 
 // protocolVersion is refused by a partner that does not know it.
@@ -72,7 +72,7 @@ type differMessage struct {
 
 // request asks for what each of its sections says, and brings entries.
 type request struct {
-	level    int // one more than its bits; 0: none
+	level    int // one more than its bits; 0: none, askSample: a sample
 	splits   []splitAsk
 	compares []compareAsk
 	lists    []listAsk
@@ -105,8 +105,8 @@ type listAsk struct {
 
 // item is a row in a list: no key, no value.
 type item struct {
-	x ring.Position
-	f uint64 // fingerprint
+	name uint64 // path of the name
+	f    uint64 // fingerprint
 }
 
 // probeAsk asks what is there under a name. absent says that the initiator has
@@ -137,6 +137,7 @@ type fetchAsk struct {
 // response answers a request, section by section. Each section may be cut short
 // when the message is full: the rest is asked for again.
 type response struct {
+	sample   []byte
 	level    []merkle.Syndrome
 	counts   []uint64 // of a level, in a textbook session
 	splits   []splitAnswer
@@ -414,6 +415,9 @@ const (
 	askPush
 )
 
+// askSample is what stands in the place of a level to ask for a sample.
+const askSample = 255
+
 // Flags within the sections.
 const (
 	splitAll   = 1 << 7
@@ -432,11 +436,11 @@ func (c codec) appendRequest(dst []byte, m request) []byte {
 			sections |= 1 << i
 		}
 	}
-	var finish byte
+	kind := byte(kindRequest)
 	if m.finish {
-		finish = 1
+		kind = kindFinish
 	}
-	dst = append(dst, kindRequest, sections, finish)
+	dst = append(dst, kind, sections)
 	if m.level > 0 {
 		dst = append(dst, byte(m.level))
 	}
@@ -461,10 +465,10 @@ func (c codec) appendRequest(dst []byte, m request) []byte {
 	if len(m.lists) > 0 {
 		dst = appendList(dst, m.lists, func(dst []byte, a listAsk) []byte {
 			dst = appendNode(dst, a.node)
-			at := a.node.First()
+			at := a.node.Path << (c.nameBits - int(a.node.Bits))
 			return appendList(dst, a.items, func(dst []byte, it item) []byte {
-				dst = binary.AppendUvarint(dst, uint64(it.x-at))
-				at = it.x
+				dst = binary.AppendUvarint(dst, it.name-at)
+				at = it.name
 				return binary.BigEndian.AppendUint64(dst, it.f)
 			})
 		})
@@ -514,17 +518,27 @@ func (c codec) appendRequest(dst []byte, m request) []byte {
 	return dst
 }
 
-// Flags of a response, beside those of its sections, which are the request's.
-const responseFinished = 1
+// Flags of a response. Its sections are those of the request.
+const (
+	responseFinished = 1 << 0
+	responseRevealed = 1 << 1
+)
 
 func (c codec) appendResponse(dst []byte, q request, m response) []byte {
-	var finished byte
+	var flags byte
 	if m.finished {
-		finished = responseFinished
+		flags |= responseFinished
 	}
-	dst = append(dst, kindResponse, finished)
-	dst = binary.BigEndian.AppendUint64(dst, m.revealed)
-	if q.level > 0 {
+	if m.revealed != 0 {
+		flags |= responseRevealed
+	}
+	dst = append(dst, kindResponse, flags)
+	if m.revealed != 0 {
+		dst = binary.BigEndian.AppendUint64(dst, m.revealed)
+	}
+	if q.level == askSample {
+		dst = appendBytes(dst, m.sample)
+	} else if q.level > 0 {
 		dst = appendList(dst, m.level, appendSyndrome)
 		if c.textbook {
 			dst = appendList(dst, m.counts, binary.AppendUvarint)
