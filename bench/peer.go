@@ -1,0 +1,138 @@
+// Package bench measures ways to find out where two replicas differ, side by
+// side, over the same replicas.
+//
+// Each way is a [Peer]. It builds what it keeps of a replica, its index, and
+// opens sessions between two of them. A session names every diverged key and
+// learns the other side's version of it; entries are not moved. Messages are
+// bytes, encoded as they would be sent, and what a side does between two of them
+// is what its CPU time is.
+//
+// See the README for what is compared and what the figures mean.
+package bench
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"syntropy/internal/reconcile"
+	"syntropy/merkle"
+	"syntropy/ring"
+)
+
+// Peer is a way to compare replicas.
+type Peer interface {
+	Name() string
+	// Limit says why a workload is beyond the peer, empty if it is not.
+	Limit(w reconcile.Workload) string
+	// Build makes the peer's index of a replica. That is no part of a session:
+	// an index is kept up to date by writes.
+	Build(r *reconcile.Replica) (Side, error)
+}
+
+// Side is one replica as a peer sees it. It may be an Updater, too.
+type Side interface {
+	// Initiate and Answer open the two ends of a session. What they keep is not
+	// shared with other sessions.
+	Initiate() Initiator
+	Answer() Party
+}
+
+// Party is one end of a session.
+type Party interface {
+	// Step takes what the other end has sent and returns what is to be sent to
+	// it. Both belong to the party that made them, and are valid until its next
+	// step.
+	Step(in []byte) (out []byte, err error)
+	// Comparisons is how many digests, of nodes or rows, it has compared.
+	Comparisons() int
+}
+
+// Initiator is the end that speaks first, to a nil message, and knows when the
+// session is over: then it returns nil. An empty message that is not nil costs
+// nothing: it only lets the partner, which has more to send, go on.
+type Initiator interface {
+	Party
+	// Named returns the positions at which the replicas differ.
+	Named() []ring.Position
+}
+
+// Updater is a Side whose index follows a write.
+type Updater interface {
+	// Update replaces the hash of a row.
+	Update(x ring.Position, before, after merkle.Sum)
+}
+
+// frameBytes is added for each message: its length and what kind it is.
+const frameBytes = 5
+
+// maxMessages ends a session that gets nowhere.
+const maxMessages = 10_000
+
+// Result is what one session cost.
+type Result struct {
+	BytesAtoB, BytesBtoA       int // a is the initiator
+	RoundTrips                 float64
+	CPUInitiator, CPUPartner   time.Duration
+	Comparisons, Missed, Extra int
+}
+
+// Run lets a open a session with b and compares what it names with the truth,
+// which is in ascending order.
+func Run(a, b Side, truth []ring.Position) (r Result, err error) {
+	var initiator Initiator
+	var partner Party
+	// Opening an end is that side's work, too: some make a copy of their index.
+	r.CPUInitiator += timed(func() { initiator = a.Initiate() })
+	r.CPUPartner += timed(func() { partner = b.Answer() })
+
+	var msg []byte
+	messages := 0
+	for range maxMessages {
+		r.CPUInitiator += timed(func() { msg, err = initiator.Step(msg) })
+		if err != nil {
+			return r, fmt.Errorf("initiator: %w", err)
+		}
+		if msg == nil {
+			r.Comparisons = initiator.Comparisons() + partner.Comparisons()
+			r.RoundTrips = float64(messages) / 2
+			r.Missed, r.Extra = differences(truth, initiator.Named())
+			return r, nil
+		}
+		waits := len(msg) > 0 || messages == 0
+		if waits {
+			r.BytesAtoB += frameBytes + len(msg)
+			messages += 2 // there and back: the partner always answers
+		}
+		r.CPUPartner += timed(func() { msg, err = partner.Step(msg) })
+		if err != nil {
+			return r, fmt.Errorf("partner: %w", err)
+		}
+		r.BytesBtoA += frameBytes + len(msg)
+	}
+	return r, fmt.Errorf("no end after %d messages", maxMessages)
+}
+
+func timed(f func()) time.Duration {
+	start := time.Now()
+	f()
+	return time.Since(start)
+}
+
+// differences counts what is in truth but was not named, and the reverse.
+func differences(truth, named []ring.Position) (missed, extra int) {
+	named = slices.Clone(named)
+	slices.Sort(named)
+	named = slices.Compact(named)
+	for len(truth) > 0 || len(named) > 0 {
+		switch {
+		case len(named) == 0 || len(truth) > 0 && truth[0] < named[0]:
+			missed, truth = missed+1, truth[1:]
+		case len(truth) == 0 || named[0] < truth[0]:
+			extra, named = extra+1, named[1:]
+		default:
+			truth, named = truth[1:], named[1:]
+		}
+	}
+	return missed, extra
+}
