@@ -162,7 +162,8 @@ func TestDecodeHardCases(t *testing.T) {
 		}
 	}
 	for name, s := range map[string]merkle.Syndrome{
-		"x+y without x*y":  {0, 0, 0, 1},
+		"x^3 without x":    {0, 0, 0, 1},
+		"x^2 without x":    {0, 0, 1, 0},
 		"a double root":    {0, 1, 4, 12}, // n*2^(n-1): the derivative of a series
 		"a broken series":  {1, 2, 4, 9},
 		"beyond positions": {1, prime - 1, 1, prime - 1},

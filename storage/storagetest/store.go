@@ -587,8 +587,8 @@ func storeDamaged(t *testing.T, e EngineUnderTest) {
 		"totals of no leaves":           {"s\x00\x00", numbers(0, 5, 5, 0)},
 		"totals of too many leaves":     {"s\x00\x00", numbers(0, 5, 5, 1<<40)},
 		"totals of another tree":        {"s\x00\x00", numbers(0, 5, 5, 1)},
-		"totals with too many deletes":  {"s\x00\x00", numbers(0, 5, 6, 1)},
-		"totals of nothing with a sum":  {"s\x00\x00", numbers(1, 0, 0, 1)},
+		"totals with too many deletes":  {"s\x00\x00", numbers(0, 5, 6, totals.Leaves)},
+		"totals of nothing with a sum":  {"s\x00\x00", numbers(1, 0, 0, totals.Leaves)},
 		"totals of nothing with leaves": {"s\x00\x00", numbers(0, 0, 0, totals.Leaves)},
 		"totals and more":               {"s\x00\x00", append(bytes.Clone(row), 0)},
 		"a number without end":          {"s\x00\x00", append(make([]byte, 24), 0x80, 0x80)},
@@ -624,8 +624,12 @@ func storeDamaged(t *testing.T, e EngineUnderTest) {
 				}
 			}
 		})
+		left := all(t, e)
 		if _, err := storage.Open(e, Options); err == nil || !strings.Contains(err.Error(), "damaged") {
 			t.Errorf("the layout and the %q rows are missing: %v", prefix, err)
+		}
+		if !maps.Equal(all(t, e), left) {
+			t.Errorf("the layout and the %q rows are missing, and rows were written", prefix)
 		}
 		commit(t, e, true, func(b storage.Batch) {
 			for k, v := range rows {
