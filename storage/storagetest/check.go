@@ -67,8 +67,8 @@ func Check(t testing.TB, e storage.Reader, s *storage.Store, opts storage.Option
 		default:
 			continue
 		}
-		row2 := binary.BigEndian.AppendUint64([]byte{'g', k[1], k[2]}, uint64(at))
-		index[string(append(row2, k[3:]...))] = true
+		indexRow := binary.BigEndian.AppendUint64([]byte{'g', k[1], k[2]}, uint64(at))
+		index[string(append(indexRow, k[3:]...))] = true
 	}
 
 	for k := range rowsOf(t, e, []byte("g"), []byte("h")) {
