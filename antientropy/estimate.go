@@ -28,7 +28,7 @@ const (
 	rowsPerNode = 8
 	// rowsPerSample is that of a node that is sampled: not far below a stored
 	// leaf, so that sampling reads hardly any rows.
-	rowsPerSample = 128
+	rowsPerSample = 48
 )
 
 // startLevel returns the level at which a descent begins when that many keys are

@@ -63,6 +63,7 @@ type Report struct {
 	BytesSent     int64
 	BytesReceived int64
 	EntryBytes    int64 // of both, the entries themselves
+	NamingBytes   int64 // both ways until every key that differs was known, without entries
 	Diverged      int   // keys that differed, those in flight not counted
 	Pulled        int   // entries applied here
 	Pushed        int   // entries applied by the partner
@@ -110,15 +111,18 @@ type Initiator struct {
 	differing           map[int]bool // shards
 
 	// tasks is a stack: descending depth first keeps it short.
-	tasks      []task
-	level      int // what request.level will be
-	theirCount uint64
-	probes     []probe
-	versions   []versionsTask
-	fetches    []fetchTask
-	pushes     []pushTask
-	asked      uint64 // nodes, to bound the work that a partner can cause
-	askMax     uint64
+	tasks []task
+	level int // what request.level will be
+	// crowded: more than six keys differ under a node of that level, on average,
+	// or more than two would in one of 16 nodes at least.
+	crowded  bool
+	compares []task // waiting to be sent along, while a message is planned
+	probes   []probe
+	versions []versionsTask
+	fetches  []fetchTask
+	pushes   []pushTask
+	asked    uint64 // nodes, to bound the work that a partner can cause
+	askMax   uint64
 
 	started bool
 	over    bool
@@ -151,6 +155,7 @@ type naming struct {
 type probe struct {
 	probeAsk
 	from *naming
+	key  []byte // of the entry that is wanted again
 }
 
 // versionsTask asks for the versions under a node.
@@ -184,7 +189,7 @@ type sent struct {
 	request  request
 	splits   []task
 	compares []task
-	mine     [][4]merkle.Syndrome // of the children of the nodes in compares
+	mine     [][]merkle.Syndrome // of the children of the nodes in compares
 	lists    []task
 	probes   []probe
 	versions []versionsTask
@@ -259,7 +264,7 @@ func (s *Initiator) open() openMessage {
 		dryRun: s.cfg.DryRun, textbook: s.cfg.Textbook,
 		shards: s.scope.view.Shards(), only: s.cfg.Shards, salt: s.cfg.Salt,
 		moment: s.cfg.Now, expected: uint64(max(s.cfg.Expected, 0)), nameBits: nameBitsFor(count),
-		check: check, syndrome: syndrome,
+		count: count, check: check, syndrome: syndrome,
 	}
 	if s.cfg.AsOf != 0 && s.cfg.AsOf != hlc.Max {
 		m.moment, m.asOf = s.cfg.AsOf, true
@@ -365,25 +370,17 @@ func (s *Initiator) receiveDiffer(m differMessage) ([]lww.Entry, error) {
 	root := task{mine: syndrome}
 	switch m.what {
 	case differNamed:
-		s.report.NamingRounds = s.report.Rounds
 		if len(m.named) == 0 {
 			return nil, wireError("it names nothing")
 		}
 		root.slow = true // and compared by rows, should the names be refuted
-		return s.receiveNames(m.named, root)
+		apply, err := s.receiveNames(m.named, root)
+		s.named()
+		return apply, err
 	case differLevel:
-		s.theirCount = m.count
-		if m.bits == 0 && s.scope.bits > 0 || m.bits == 0 && len(m.level) == 1 && !m.level[0].IsZero() && !syndrome.IsZero() {
-			if len(m.level) != 1 {
-				return nil, wireError("%d roots", len(m.level))
-			}
-			s.tasks = append(s.tasks, task{mine: syndrome, theirs: m.level[0], root: true})
-			return nil, nil
-		}
 		return nil, s.compareLevel(m.bits, m.level, nil)
 	case differSample:
-		s.theirCount = m.count
-		return nil, s.receiveSample(m.sample)
+		return nil, s.receiveSample(m.sample, m.count)
 	case differOnly:
 		s.level = 1 + s.scope.bits
 	}
@@ -391,8 +388,8 @@ func (s *Initiator) receiveDiffer(m differMessage) ([]lww.Entry, error) {
 }
 
 // receiveSample chooses the level to begin at.
-func (s *Initiator) receiveSample(theirs []byte) error {
-	levels := s.scope.sampleLevels(s.theirCount)
+func (s *Initiator) receiveSample(theirs []byte, theirCount uint64) error {
+	levels := s.scope.sampleLevels(theirCount)
 	mine, err := s.scope.sample(levels)
 	if err != nil {
 		return err
@@ -401,7 +398,7 @@ func (s *Initiator) receiveSample(theirs []byte) error {
 		return wireError("a sample of %d bytes for %d", len(theirs), len(mine))
 	}
 	_, _, count := s.scope.total()
-	s.level = 1 + s.scope.startLevel(s.scope.estimate(levels, mine, theirs), max(count, s.theirCount))
+	s.level = 1 + s.scope.startLevel(s.scope.estimate(levels, mine, theirs), max(count, theirCount))
 	return nil
 }
 
@@ -414,6 +411,13 @@ func (s *Initiator) compareLevel(bits int, theirs []merkle.Syndrome, counts []ui
 	if err != nil {
 		return err
 	}
+	few := 0 // nodes in which at most two keys differ
+	for i := range mine {
+		if _, _, ok := mine[i].Minus(theirs[i]).Decode(merkle.Node{}); ok {
+			few++
+		}
+	}
+	s.crowded = few*16 < len(mine)
 	s.scope.levelNodes(bits, func(n merkle.Node) {
 		t := task{node: n, mine: mine[0], theirs: theirs[0]}
 		if counts != nil {
@@ -429,10 +433,10 @@ func (s *Initiator) compareLevel(bits int, theirs []merkle.Syndrome, counts []ui
 // left unanswered.
 func (s *Initiator) receiveResponse(m response) ([]lww.Entry, error) {
 	q := &s.sent
-	if q.request.level > 0 && len(m.level)+len(m.sample) == 0 {
+	if q.request.level > 0 && len(m.level) == 0 {
 		return nil, wireError("it answers nothing")
 	}
-	answered := len(m.splits) + len(m.compares) + len(m.lists) + len(m.probes) + len(m.versions) + len(m.fetches) + len(m.level) + len(m.sample)
+	answered := len(m.splits) + len(m.compares) + len(m.lists) + len(m.probes) + len(m.versions) + len(m.fetches) + len(m.level)
 	if answered+len(q.request.push) == 0 && !q.request.finish {
 		return nil, wireError("it answers nothing")
 	}
@@ -450,31 +454,28 @@ func (s *Initiator) receiveResponse(m response) ([]lww.Entry, error) {
 	s.probes = append(s.probes, q.probes[len(m.probes):]...)
 	s.versions = append(s.versions, q.versions[len(m.versions):]...)
 	s.fetches = append(s.fetches, q.fetches[len(m.fetches):]...)
-	if len(m.probes)+len(m.versions)+len(m.lists)+len(m.compares)+len(m.splits)+len(m.level) > 0 {
-		s.report.NamingRounds = s.report.Rounds
+	naming := false
+	if slices.ContainsFunc(q.probes[:len(m.probes)], func(p probe) bool { return !p.again }) || len(m.versions)+len(m.lists)+len(m.compares)+len(m.splits)+len(m.level) > 0 {
+		naming = true
 	}
 	var apply []lww.Entry
 	take := func(entries []lww.Entry, err error) error {
 		apply = append(apply, entries...)
 		return err
 	}
-	if q.request.level == askSample {
-		if err := s.receiveSample(m.sample); err != nil {
-			return nil, err
-		}
-	} else if q.request.level > 0 {
+	if q.request.level > 0 {
 		if err := s.compareLevel(q.request.level-1, m.level, m.counts); err != nil {
 			return nil, err
 		}
 	}
 	for i, a := range m.splits {
-		if err := s.receiveSplit(q.splits[i], a); err != nil {
+		if err := s.receiveSplit(q.splits[i], q.request.splits[i].bits, a); err != nil {
 			return nil, err
 		}
 	}
-	for i, four := range m.compares {
-		for j, a := range four {
-			child := task{node: q.compares[i].node.Down(2, j), mine: q.mine[i][j], age: q.compares[i].age + 1}
+	for i, children := range m.compares {
+		for j, a := range children {
+			child := task{node: q.compares[i].node.Down(q.request.compares[i].bits, j), mine: q.mine[i][j], age: q.compares[i].age + 1}
 			if err := take(s.receiveChild(child, a)); err != nil {
 				return nil, err
 			}
@@ -490,6 +491,12 @@ func (s *Initiator) receiveResponse(m response) ([]lww.Entry, error) {
 		}
 	}
 	for i, n := range m.probes {
+		if q.probes[i].again {
+			if err := take(s.receiveAgain(q.probes[i], n)); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if err := take(s.receiveName(q.probes[i].name, n, q.probes[i].from)); err != nil {
 			return nil, err
 		}
@@ -504,10 +511,19 @@ func (s *Initiator) receiveResponse(m response) ([]lww.Entry, error) {
 			return nil, err
 		}
 	}
+	if naming {
+		s.named()
+	}
 	if m.finished {
 		s.complete(m.rowsRead, m.compared)
 	}
 	return apply, nil
+}
+
+// named takes note that keys that differ were named in this round.
+func (s *Initiator) named() {
+	s.report.NamingRounds = s.report.Rounds
+	s.report.NamingBytes = s.report.BytesSent + s.report.BytesReceived - s.report.EntryBytes
 }
 
 // contradiction is the error for a node that differs though nothing under it
@@ -520,8 +536,7 @@ func (s *Initiator) contradiction(n merkle.Node) error {
 }
 
 // receiveSplit takes the children of a node of the partner and compares them.
-func (s *Initiator) receiveSplit(t task, a splitAnswer) error {
-	bits := s.splitBits(t)
+func (s *Initiator) receiveSplit(t task, bits int, a splitAnswer) error {
 	mine := make([]merkle.Syndrome, 1<<bits)
 	if err := s.scope.syndromes(t.node, bits, mine); err != nil {
 		return err
@@ -573,6 +588,8 @@ func (s *Initiator) receiveChild(t task, a childAnswer) ([]lww.Entry, error) {
 		for i := range mine {
 			s.compare(task{node: t.node.Down(2, i), mine: mine[i], theirs: a.split[i], age: t.age + 1})
 		}
+	case childList:
+		return nil, s.receiveList(t, a.items)
 	case childMine:
 		if int(t.node.Bits) < s.scope.bits {
 			return nil, wireError("all of several shards are offered at once")
@@ -629,19 +646,6 @@ func (s *Initiator) countRows(n merkle.Node) (rows uint64, err error) {
 		return true
 	})
 	return rows, err
-}
-
-// splitBits is the number of bits by which a node is split when the partner is
-// asked for its children.
-func (s *Initiator) splitBits(t task) int {
-	bits := 2
-	if s.cfg.Textbook {
-		bits = 4
-	}
-	if int(t.node.Bits) < s.scope.bits && s.cfg.Textbook {
-		bits = min(bits, s.scope.bits-int(t.node.Bits))
-	}
-	return min(bits, merkle.MaxBits-int(t.node.Bits))
 }
 
 func sortProbes(p []probe) {

@@ -40,12 +40,9 @@ func (s *Initiator) plan() error {
 		if err := s.planPushes(); err != nil {
 			return err
 		}
-		if s.level > 0 {
-			q.level, s.level = s.level, 0
-		}
 		s.planFetches()
 		s.planNames()
-		asks := len(q.splits) + len(q.compares) + len(q.lists) + len(q.probes) + len(q.versions) + len(q.fetches) + q.level
+		asks := len(q.splits) + len(q.compares) + len(q.lists) + len(q.probes) + len(q.versions) + len(q.fetches)
 		left := len(s.tasks) + s.pending()
 		// Where everything that was looked at led to nothing that travels, there
 		// is more to look at.
@@ -61,14 +58,14 @@ func (s *Initiator) pending() int {
 
 func (s *Initiator) planDescent() error {
 	q := &s.sent.request
-	for len(s.tasks) > 0 && len(q.splits)+len(q.compares)+len(q.lists) < maxNodes && s.pending() < maxPending {
+	for len(s.tasks) > 0 && len(q.splits)+len(s.compares)+len(q.compares)+len(q.lists) < maxNodes && s.pending() < maxPending {
 		t := s.tasks[len(s.tasks)-1]
 		s.tasks = s.tasks[:len(s.tasks)-1]
 		if err := s.examine(t); err != nil {
 			return err
 		}
 	}
-	return nil
+	return s.planCompares()
 }
 
 // examine decides what to do about a node that differs.
@@ -104,10 +101,6 @@ func (s *Initiator) examine(t task) error {
 		return err
 	case likely:
 		return s.name(t, changes)
-	case t.root:
-		// The partner had reason to think that it might be two keys.
-		s.level = askSample
-		return nil
 	}
 	if s.scope.expected(t.node) <= listRows && inShard {
 		items, err := s.scope.items(t.node, s.codec.nameBits, 2*listRows)
@@ -121,24 +114,48 @@ func (s *Initiator) examine(t task) error {
 		}
 	}
 	switch {
-	case int(t.node.Bits)+4 > merkle.MaxBits:
+	case int(t.node.Bits)+5 > merkle.MaxBits:
 		return s.examineRows(t)
 	case t.age < compareAge:
 		s.split(t, false)
 		return nil
 	}
-	var mine [4]merkle.Syndrome
-	if err := s.scope.syndromes(t.node, 2, mine[:]); err != nil {
-		return err
-	}
-	s.sent.request.compares = append(s.sent.request.compares, compareAsk{t.node, mine})
-	s.sent.mine = append(s.sent.mine, mine)
-	s.sent.compares = append(s.sent.compares, t)
+	s.compares = append(s.compares, t)
 	return nil
 }
 
+// planCompares sends the children of nodes along: three bits of them where it
+// costs less than a byte for each key that was found, two otherwise.
+func (s *Initiator) planCompares() error {
+	bits := 2
+	if len(s.compares)*4*merkle.SyndromeBytes <= s.report.Diverged+s.report.InFlight {
+		bits = 3
+	}
+	for _, t := range s.compares {
+		mine := make([]merkle.Syndrome, 1<<bits)
+		if err := s.scope.syndromes(t.node, bits, mine); err != nil {
+			return err
+		}
+		s.sent.request.compares = append(s.sent.request.compares, compareAsk{t.node, bits, mine})
+		s.sent.mine = append(s.sent.mine, mine)
+		s.sent.compares = append(s.sent.compares, t)
+	}
+	s.compares = s.compares[:0]
+	return nil
+}
+
+// split asks for the children of a node: two bits of them, three where the
+// descent began too high, and four where people are to see it.
 func (s *Initiator) split(t task, all bool) {
-	s.sent.request.splits = append(s.sent.request.splits, splitAsk{t.node, s.splitBits(t), all})
+	bits := 2
+	switch {
+	case s.cfg.Textbook:
+		bits = 4
+	case s.crowded && t.age == 0 && !all:
+		bits = 3
+	}
+	bits = min(bits, merkle.MaxBits-int(t.node.Bits))
+	s.sent.request.splits = append(s.sent.request.splits, splitAsk{t.node, bits, all})
 	t.slow = all
 	s.sent.splits = append(s.sent.splits, t)
 }
@@ -234,8 +251,11 @@ func (s *Initiator) planPushes() error {
 
 func (s *Initiator) push(e lww.Entry) {
 	s.sent.request.push = append(s.sent.request.push, e)
-	s.report.EntryBytes += int64(lww.EncodedLen(e))
+	s.report.EntryBytes += entryBytes(e)
 }
+
+// entryBytes is what an entry takes in a message, its check included.
+func entryBytes(e lww.Entry) int64 { return int64(lww.EncodedLen(e)) + 4 }
 
 // pushRange sends rows that the partner has none of, as many as there is room
 // for, and settles each as a key that differs.
@@ -288,8 +308,11 @@ func (s *Initiator) planNames() {
 	sortProbes(probes)
 	for i, p := range probes {
 		if i > 0 && p.name == probes[i-1].name {
-			// Two nodes led to one name, so one of them was decoded falsely.
-			s.refute(p.from, p.name)
+			if p.again {
+				s.probes = append(s.probes, p)
+			} else { // two nodes led to one name, so one of them was decoded falsely
+				s.refute(p.from, p.name)
+			}
 			continue
 		}
 		q.probes = append(q.probes, p.probeAsk)
@@ -319,10 +342,10 @@ func (s *Initiator) name(t task, changes []merkle.Change) error {
 		if len(mine) == 1 && mine[0].fingerprint == c.F && !mine[0].late {
 			s.myCheck -= mine[0].sum.Lo
 			s.settle(mine[0].position, &mine[0], nil, nil)
-			s.report.NamingRounds = s.report.Rounds
+			s.named()
 			continue
 		}
-		s.probes = append(s.probes, probe{probeAsk{name, len(mine) == 0}, from})
+		s.probes = append(s.probes, probe{probeAsk: probeAsk{name: name, absent: len(mine) == 0}, from: from})
 	}
 	return nil
 }

@@ -215,6 +215,7 @@ func (r *reader) open() (m openMessage) {
 	if m.nameBits = int(r.byte()); m.nameBits > merkle.MaxBits {
 		r.fail("names are longer than positions")
 	}
+	m.count = r.uvarint()
 	m.check = r.uint64()
 	m.syndrome = r.syndrome()
 	r.end()
@@ -358,7 +359,7 @@ func (r *reader) request(kind byte) (m request) {
 	sections := r.byte()
 	m.finish = kind == kindFinish
 	if sections&askLevel != 0 {
-		if m.level = int(r.byte()); m.level == 0 || m.level > merkle.MaxBits+1 && m.level != askSample {
+		if m.level = int(r.byte()); m.level == 0 || m.level > merkle.MaxBits+1 {
 			r.fail("a level cannot be")
 		}
 	}
@@ -367,13 +368,12 @@ func (r *reader) request(kind byte) (m request) {
 	}
 	if sections&askCompares != 0 {
 		m.compares = readList(r, maxItems, func(r *reader) (a compareAsk) {
-			a.node = r.node()
-			if int(a.node.Bits)+2 > merkle.MaxBits {
-				r.fail("a single position has no children")
+			a.node, a.bits = r.node(), int(r.byte())
+			if a.bits < 2 || a.bits > 3 || int(a.node.Bits)+a.bits > merkle.MaxBits {
+				r.fail("a node has no such children")
+				return a
 			}
-			for i := range a.theirs {
-				a.theirs[i] = r.syndrome()
-			}
+			a.theirs = readN(r, 1<<a.bits, 1<<a.bits, merkle.SyndromeBytes, (*reader).syndrome)
 			return a
 		})
 	}
@@ -384,11 +384,11 @@ func (r *reader) request(kind byte) (m request) {
 		at, first := uint64(0), true
 		m.probes = readList(r, maxItems, func(r *reader) probeAsk {
 			v := r.uvarint()
-			if at+v>>1 < at || (at+v>>1)>>r.nameBits != 0 || !first && v>>1 == 0 {
+			if (at+v>>2)>>r.nameBits != 0 || !first && v>>2 == 0 {
 				r.fail("the names of a request do not ascend")
 			}
-			at, first = at+v>>1, false
-			return probeAsk{merkle.Node{Bits: uint8(r.nameBits), Path: at}, v&1 != 0}
+			at, first = at+v>>2, false
+			return probeAsk{merkle.Node{Bits: uint8(r.nameBits), Path: at}, v&probeAbsent != 0, v&probeAgain != 0}
 		})
 	}
 	if sections&askVersions != 0 {
@@ -426,19 +426,24 @@ func (r *reader) splitAsk() (a splitAsk) {
 
 func (r *reader) listAsk() (a listAsk) {
 	a.node = r.node()
-	bits := r.nameBits - int(a.node.Bits)
+	a.items = r.items(a.node)
+	return a
+}
+
+// items reads the rows under a node, in order.
+func (r *reader) items(under merkle.Node) []item {
+	bits := r.nameBits - int(under.Bits)
 	if bits < 0 {
-		r.fail("names are too short for what is under node %q", a.node)
-		return a
+		r.fail("names are too short for what is under node %q", under)
+		return nil
 	}
-	at := a.node.Path << bits
-	a.items = readList(r, maxListed, func(r *reader) item {
-		if at += r.uvarint(); at>>bits != a.node.Path {
-			r.fail("the list of node %q is out of order", a.node)
+	at := under.Path << bits
+	return readList(r, maxListed, func(r *reader) item {
+		if at += r.uvarint(); at>>bits != under.Path {
+			r.fail("the list of node %q is out of order", under)
 		}
 		return item{at, r.uint64()}
 	})
-	return a
 }
 
 func (r *reader) fetchAsk() (a fetchAsk) {
@@ -465,11 +470,7 @@ func (r *reader) response(q request) (m response) {
 	if flags&responseRevealed != 0 {
 		m.revealed = r.uint64()
 	}
-	if q.level == askSample {
-		if m.sample = r.bytes(r.uvarint()); len(m.sample) > maxSample {
-			r.fail("a sample has more than %d bytes", maxSample)
-		}
-	} else if q.level > 0 {
+	if q.level > 0 {
 		m.level = r.level()
 		if r.textbook {
 			m.counts = readList(r, maxLevelNodes, (*reader).uvarint)
@@ -493,14 +494,17 @@ func (r *reader) response(q request) (m response) {
 	}
 	if len(q.compares) > 0 {
 		i := 0
-		m.compares = readList(r, len(q.compares), func(r *reader) (four [4]childAnswer) {
-			node := q.compares[i].node
+		m.compares = readList(r, len(q.compares), func(r *reader) []childAnswer {
+			ask := q.compares[i]
 			i++
-			codes := r.uint16()
-			for j := range four {
-				four[j] = r.child(node.Down(2, j), byte(codes>>[4]int{8, 12, 0, 4}[j])&15)
+			children := make([]childAnswer, 1<<ask.bits)
+			codes := r.bytes(uint64(len(children) / 2))
+			for j := range children {
+				if r.err == nil {
+					children[j] = r.child(ask.node.Down(ask.bits, j), codes[j/2]>>(4*(j%2))&15)
+				}
 			}
-			return four
+			return children
 		})
 	}
 	if len(q.lists) > 0 {
@@ -562,6 +566,8 @@ func (r *reader) child(n merkle.Node, code byte) (a childAnswer) {
 		for i := range a.split {
 			a.split[i] = r.syndrome()
 		}
+	case childList:
+		a.items = r.items(n)
 	default:
 		r.fail("an answer has an unknown code")
 	}

@@ -204,11 +204,7 @@ func (r *Responder) firstAnswer(m openMessage, d differMessage, mine merkle.Synd
 	switch {
 	case err != nil:
 		return d, err
-	case len(changes) > 0 && !likely && m.expected <= 2:
-		// The initiator can tell by its own rows.
-		d.what, d.level = differLevel, []merkle.Syndrome{mine}
-		return d, nil
-	case likely:
+	case likely || len(changes) == 2 && m.count == d.count+2: // both missing here
 		for _, c := range changes {
 			named, revealed, err := r.nameChange(c)
 			if err != nil {
@@ -326,7 +322,7 @@ func (r *Responder) inSession(req request) error {
 			return fmt.Errorf("shard %d is not part of this session", r.scope.shardOf(n))
 		}
 	}
-	if req.level > 0 && req.level != askSample && r.scope.level(req.level-1) > maxLevelNodes {
+	if req.level > 0 && r.scope.level(req.level-1) > maxLevelNodes {
 		return fmt.Errorf("a level of more than %d nodes was asked for", maxLevelNodes)
 	}
 	return nil
@@ -340,13 +336,8 @@ type server struct {
 }
 
 func (s *server) level(req request) (err error) {
-	switch req.level {
-	case 0:
+	if req.level == 0 {
 		return nil
-	case askSample:
-		_, _, count := s.scope.total()
-		s.a.sample, err = s.scope.sample(s.scope.sampleLevels(count))
-		return err
 	}
 	if s.a.level, err = s.scope.levelSyndromes(req.level - 1); err != nil || !s.codec.textbook {
 		return err
@@ -421,9 +412,12 @@ func (s *server) probes(req request) error {
 		if s.room <= 0 {
 			return nil
 		}
-		n, revealed, err := s.state(p.name, func(uint64) bool { return p.absent })
+		n, revealed, err := s.state(p.name, func(uint64) bool { return p.absent || p.again })
 		if err != nil {
 			return err
+		}
+		if p.again {
+			revealed = 0
 		}
 		s.add(revealed, n)
 		s.a.probes = append(s.a.probes, n)
@@ -573,19 +567,19 @@ func (s *server) compares(req request) error {
 		if s.room <= 0 {
 			return nil
 		}
-		var mine [4]merkle.Syndrome
-		if err := s.scope.syndromes(ask.node, 2, mine[:]); err != nil {
+		mine := make([]merkle.Syndrome, 1<<ask.bits)
+		if err := s.scope.syndromes(ask.node, ask.bits, mine); err != nil {
 			return err
 		}
-		var four [4]childAnswer
-		for i := range four {
+		children := make([]childAnswer, len(mine))
+		for i := range children {
 			s.scope.compared++
 			var err error
-			if four[i], err = s.compareChild(ask.node.Down(2, i), mine[i], ask.theirs[i]); err != nil {
+			if children[i], err = s.compareChild(ask.node.Down(ask.bits, i), mine[i], ask.theirs[i]); err != nil {
 				return err
 			}
 		}
-		s.a.compares = append(s.a.compares, four)
+		s.a.compares = append(s.a.compares, children)
 		s.room -= 2
 	}
 	return nil
@@ -620,6 +614,13 @@ func (s *server) compareChild(n merkle.Node, mine, theirs merkle.Syndrome) (chil
 		return a, nil
 	case int(n.Bits)+2 > merkle.MaxBits:
 		return childAnswer{code: childSlow}, nil
+	}
+	if int(n.Bits) >= s.scope.bits && s.scope.expected(n) <= listRows {
+		items, err := s.scope.items(n, s.codec.nameBits, listRows)
+		if err != nil || len(items) <= listRows {
+			s.room -= 16 * len(items)
+			return childAnswer{code: childList, items: items}, err
+		}
 	}
 	return s.split(n)
 }

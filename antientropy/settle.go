@@ -37,6 +37,39 @@ func (s *Initiator) receiveNames(list []named, t task) (apply []lww.Entry, err e
 	return apply, nil
 }
 
+// receiveList takes all that the partner has under a node with few rows.
+func (s *Initiator) receiveList(t task, theirs []item) error {
+	mine, err := s.scope.items(t.node, s.codec.nameBits, maxListed)
+	if err != nil {
+		return err
+	}
+	names := differingNames(mine, theirs)
+	if len(names) == 0 {
+		return s.contradiction(t.node)
+	}
+	for _, path := range names {
+		name := merkle.Node{Bits: uint8(s.codec.nameBits), Path: path}
+		is := func(it item) bool { return it.name == path }
+		if slices.ContainsFunc(theirs, is) {
+			s.probes = append(s.probes, probe{probeAsk: probeAsk{name: name, absent: !slices.ContainsFunc(mine, is)}, from: &naming{task: t, slow: true}})
+			continue
+		}
+		if _, err := s.receiveName(name, named{state: nameAbsent}, &naming{task: t, slow: true}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// receiveAgain takes an entry that was asked for by its name.
+func (s *Initiator) receiveAgain(p probe, n named) ([]lww.Entry, error) {
+	if n.state != nameEntry || string(n.entry.Key) != string(p.key) {
+		return nil, wireError("an entry is not the one that was asked for")
+	}
+	s.report.EntryBytes += entryBytes(n.entry)
+	return []lww.Entry{n.entry}, nil
+}
+
 // receiveName takes what the partner has under a name, and settles the one key
 // that is there, as a rule. Whatever is less simple is asked for in full.
 func (s *Initiator) receiveName(name merkle.Node, n named, from *naming) ([]lww.Entry, error) {
@@ -50,7 +83,7 @@ func (s *Initiator) receiveName(name merkle.Node, n named, from *naming) ([]lww.
 		theirs = &keyVersion{version: n.version, late: n.late, valueBytes: -1}
 	case nameEntry:
 		e := n.entry
-		s.report.EntryBytes += int64(lww.EncodedLen(e))
+		s.report.EntryBytes += entryBytes(e)
 		theirs = &keyVersion{key: e.Key, version: e.Version, sum: s.scope.view.Sum(e), valueHash: s.scope.view.Hash(e.Value), valueBytes: len(e.Value)}
 	case nameFull:
 		theirs = &n.full
@@ -225,10 +258,12 @@ func (s *Initiator) settle(x ring.Position, mine *mineRow, theirs *keyVersion, e
 		if entry != nil && len(entry.Key) > 0 {
 			return []lww.Entry{*entry}
 		}
-		f := fetchTask{fetchAsk: fetchAsk{node: at}, key: theirs.key, bytes: len(theirs.key) + max(theirs.valueBytes, 128) + 32}
-		if theirs.sum != (merkle.Sum{}) {
-			f.sums = []uint64{theirs.sum.Lo}
+		if theirs.sum == (merkle.Sum{}) { // it was told as the only row under its name
+			name := merkle.NodeAt(x, s.codec.nameBits)
+			s.probes = append(s.probes, probe{probeAsk: probeAsk{name: name, again: true}, key: theirs.key})
+			return nil
 		}
+		f := fetchTask{fetchAsk: fetchAsk{node: at, sums: []uint64{theirs.sum.Lo}}, key: theirs.key, bytes: len(theirs.key) + theirs.valueBytes + 32}
 		s.fetches = append(s.fetches, f)
 	}
 	return nil
@@ -272,7 +307,7 @@ func side(v *keyVersion) *Side {
 // receiveFetched takes the entries that were asked for.
 func (s *Initiator) receiveFetched(f fetchTask, a fetchAnswer) (apply []lww.Entry, err error) {
 	for i, e := range a.entries {
-		s.report.EntryBytes += int64(lww.EncodedLen(e))
+		s.report.EntryBytes += entryBytes(e)
 		x := s.scope.view.Position(e.Key)
 		if !f.node.Contains(x) || uint64(x-f.node.First()) < f.skip {
 			return nil, wireError("an entry is not from where it was asked for")

@@ -47,6 +47,7 @@ type openMessage struct {
 	settled          hlc.Stamp // entries written after it are not to travel
 	expected         uint64    // keys that may differ; 0: unknown
 	nameBits         int
+	count            uint64
 	check            uint64
 	syndrome         merkle.Syndrome
 }
@@ -72,7 +73,7 @@ type differMessage struct {
 
 // request asks for what each of its sections says, and brings entries.
 type request struct {
-	level    int // one more than its bits; 0: none, askSample: a sample
+	level    int // one more than its bits; 0: none
 	splits   []splitAsk
 	compares []compareAsk
 	lists    []listAsk
@@ -91,10 +92,12 @@ type splitAsk struct {
 	all  bool
 }
 
-// compareAsk brings the syndromes of a node's four children to be compared.
+// compareAsk brings the syndromes of the nodes bits below a node, two or three,
+// to be compared.
 type compareAsk struct {
 	node   merkle.Node
-	theirs [4]merkle.Syndrome // of the initiator
+	bits   int
+	theirs []merkle.Syndrome // of the initiator
 }
 
 // listAsk brings the rows under a node to be compared.
@@ -110,10 +113,11 @@ type item struct {
 }
 
 // probeAsk asks what is there under a name. absent says that the initiator has
-// nothing there, so that the entry may come at once.
+// nothing there, so that the entry may come at once; again, that the entry is
+// wanted of a name that has been dealt with before.
 type probeAsk struct {
-	name   merkle.Node
-	absent bool
+	name          merkle.Node
+	absent, again bool
 }
 
 // versionsAsk asks for the versions of the rows under a node but those whose
@@ -137,11 +141,10 @@ type fetchAsk struct {
 // response answers a request, section by section. Each section may be cut short
 // when the message is full: the rest is asked for again.
 type response struct {
-	sample   []byte
 	level    []merkle.Syndrome
 	counts   []uint64 // of a level, in a textbook session
 	splits   []splitAnswer
-	compares [][4]childAnswer
+	compares [][]childAnswer
 	lists    []childAnswer
 	probes   []named
 	versions []versionsAnswer
@@ -164,6 +167,7 @@ type childAnswer struct {
 	code  byte
 	named []named
 	split [4]merkle.Syndrome
+	items []item
 }
 
 // Codes of a childAnswer.
@@ -174,6 +178,7 @@ const (
 	childMine  = 3 // the partner alone has anything there
 	childYours = 4 // the initiator alone has anything there
 	childSlow  = 5 // names are too short for what is there
+	childList  = 6 // few rows: all that the partner has
 )
 
 // named is what a partner has under a name that differs or may differ.
@@ -364,6 +369,7 @@ func (m openMessage) append(dst []byte) []byte {
 	dst = binary.AppendUvarint(dst, zigzag(m.moment.Micros()-m.settled.Micros()))
 	dst = binary.AppendUvarint(dst, m.expected)
 	dst = append(dst, byte(m.nameBits))
+	dst = binary.AppendUvarint(dst, m.count)
 	dst = binary.BigEndian.AppendUint64(dst, m.check)
 	return m.syndrome.Append(dst)
 }
@@ -415,15 +421,14 @@ const (
 	askPush
 )
 
-// askSample is what stands in the place of a level to ask for a sample.
-const askSample = 255
-
 // Flags within the sections.
 const (
-	splitAll   = 1 << 7
-	fetchSums  = 1 << 0
-	fetchFirst = 1 << 1
-	fetchSkip  = 1 << 2
+	probeAbsent = 1 << 0
+	probeAgain  = 1 << 1
+	splitAll    = 1 << 7
+	fetchSums   = 1 << 0
+	fetchFirst  = 1 << 1
+	fetchSkip   = 1 << 2
 )
 
 func (c codec) appendRequest(dst []byte, m request) []byte {
@@ -455,7 +460,7 @@ func (c codec) appendRequest(dst []byte, m request) []byte {
 	}
 	if len(m.compares) > 0 {
 		dst = appendList(dst, m.compares, func(dst []byte, a compareAsk) []byte {
-			dst = appendNode(dst, a.node)
+			dst = append(appendNode(dst, a.node), byte(a.bits))
 			for _, s := range a.theirs {
 				dst = s.Append(dst)
 			}
@@ -465,22 +470,20 @@ func (c codec) appendRequest(dst []byte, m request) []byte {
 	if len(m.lists) > 0 {
 		dst = appendList(dst, m.lists, func(dst []byte, a listAsk) []byte {
 			dst = appendNode(dst, a.node)
-			at := a.node.Path << (c.nameBits - int(a.node.Bits))
-			return appendList(dst, a.items, func(dst []byte, it item) []byte {
-				dst = binary.AppendUvarint(dst, it.name-at)
-				at = it.name
-				return binary.BigEndian.AppendUint64(dst, it.f)
-			})
+			return c.appendItems(dst, a.node, a.items)
 		})
 	}
 	if len(m.probes) > 0 {
-		// Ascending, so that a difference and a bit say it all.
+		// Ascending, so that a difference and two bits say it all.
 		at := uint64(0)
 		dst = appendList(dst, m.probes, func(dst []byte, a probeAsk) []byte {
-			v := (a.name.Path - at) << 1
+			v := (a.name.Path - at) << 2
 			at = a.name.Path
 			if a.absent {
-				v |= 1
+				v |= probeAbsent
+			}
+			if a.again {
+				v |= probeAgain
 			}
 			return binary.AppendUvarint(dst, v)
 		})
@@ -536,9 +539,7 @@ func (c codec) appendResponse(dst []byte, q request, m response) []byte {
 	if m.revealed != 0 {
 		dst = binary.BigEndian.AppendUint64(dst, m.revealed)
 	}
-	if q.level == askSample {
-		dst = appendBytes(dst, m.sample)
-	} else if q.level > 0 {
+	if q.level > 0 {
 		dst = appendList(dst, m.level, appendSyndrome)
 		if c.textbook {
 			dst = appendList(dst, m.counts, binary.AppendUvarint)
@@ -557,10 +558,12 @@ func (c codec) appendResponse(dst []byte, q request, m response) []byte {
 	}
 	if len(q.compares) > 0 {
 		dst = binary.AppendUvarint(dst, uint64(len(m.compares)))
-		for i, four := range m.compares {
-			dst = append(dst, four[0].code|four[1].code<<4, four[2].code|four[3].code<<4)
-			for j, a := range four {
-				dst = c.appendChild(dst, q.compares[i].node.Down(2, j), a)
+		for i, children := range m.compares {
+			for j := 0; j < len(children); j += 2 {
+				dst = append(dst, children[j].code|children[j+1].code<<4)
+			}
+			for j, a := range children {
+				dst = c.appendChild(dst, q.compares[i].node.Down(q.compares[i].bits, j), a)
 			}
 		}
 	}
@@ -606,8 +609,19 @@ func (c codec) appendChild(dst []byte, n merkle.Node, a childAnswer) []byte {
 		for _, s := range a.split {
 			dst = s.Append(dst)
 		}
+	case childList:
+		return c.appendItems(dst, n, a.items)
 	}
 	return dst
+}
+
+func (c codec) appendItems(dst []byte, under merkle.Node, items []item) []byte {
+	at := under.Path << (c.nameBits - int(under.Bits))
+	return appendList(dst, items, func(dst []byte, it item) []byte {
+		dst = binary.AppendUvarint(dst, it.name-at)
+		at = it.name
+		return binary.BigEndian.AppendUint64(dst, it.f)
+	})
 }
 
 func (m refusal) append(dst []byte) []byte {
