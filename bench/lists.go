@@ -236,7 +236,9 @@ type partner struct {
 	out  []byte
 }
 
-func answer(rows *reconcile.Replica, a answerer) Party { return &partner{rows: rows, a: a} }
+func answer(rows *reconcile.Replica, a answerer) Party {
+	return &partner{rows: rows, a: a, out: []byte{}} // not nil: an empty answer is one, too
+}
 
 func (p *partner) Comparisons() int { return p.a.compared() }
 

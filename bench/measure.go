@@ -94,12 +94,18 @@ func Measure(w reconcile.Workload, peers []Peer, runs int, progress func(string)
 	return rows, nil
 }
 
+// heap returns how much memory is in use. Pools, and what they hang on to, go
+// only after some collections.
 func heap() int64 {
-	runtime.GC()
-	runtime.GC() // pools give up what they hold at the second one
 	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
+	for before := uint64(math.MaxUint64); ; before = m.HeapAlloc {
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		if m.HeapAlloc >= before {
+			return int64(m.HeapAlloc)
+		}
+	}
 }
 
 func (c *contender) summarize() {

@@ -42,7 +42,7 @@ type Side interface {
 type Party interface {
 	// Step takes what the other end has sent and returns what is to be sent to
 	// it. Both belong to the party that made them, and are valid until its next
-	// step.
+	// step. A partner that has nothing to answer returns nil.
 	Step(in []byte) (out []byte, err error)
 	// Comparisons is how many digests, of nodes or rows, it has compared.
 	Comparisons() int
@@ -99,16 +99,21 @@ func Run(a, b Side, truth []ring.Position) (r Result, err error) {
 			r.Missed, r.Extra = differences(truth, initiator.Named())
 			return r, nil
 		}
-		waits := len(msg) > 0 || messages == 0
-		if waits {
+		goOn := len(msg) == 0
+		if !goOn {
 			r.BytesAtoB += frameBytes + len(msg)
-			messages += 2 // there and back: the partner always answers
+			messages++
 		}
 		r.CPUPartner += timed(func() { msg, err = partner.Step(msg) })
 		if err != nil {
 			return r, fmt.Errorf("partner: %w", err)
 		}
-		r.BytesBtoA += frameBytes + len(msg)
+		if msg != nil {
+			r.BytesBtoA += frameBytes + len(msg)
+		}
+		if msg != nil && !goOn {
+			messages++
+		}
 	}
 	return r, fmt.Errorf("no end after %d messages", maxMessages)
 }
