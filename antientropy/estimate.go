@@ -7,7 +7,7 @@ import (
 )
 
 // This file answers: how many keys differ, roughly, before any of them is
-// known? The descent begins at the level where a node has three to six of them.
+// known? The descent begins at the level where a node has two or three of them, or a few more.
 // From higher up it would take more rounds, from lower down more bytes.
 
 const (
@@ -15,9 +15,10 @@ const (
 	// descent begins: half a mebibyte. More differences than four times as many
 	// are reached by descending from there.
 	maxLevelNodes = 1 << 14
-	// startKeys is the least number of differing keys that a node of the level
-	// has, on average, where a descent begins; the greatest is twice as many.
-	startKeys = 3
+	// A descent begins where a node has 12/5 differing keys on average, up to
+	// twice as many. What it costs is nearly the same from one key to eight: this
+	// is far enough from both ends for an estimate that is wrong by three.
+	startKeys, startNodes = 12, 5
 	// sampleNodes is the number of nodes sampled on each level, and
 	// sampleStep the bits between two levels: with these, nine estimates of ten
 	// are right within a factor of 1.5 (TestEstimate).
@@ -37,7 +38,7 @@ func (s *scope) startLevel(expected, count uint64) int {
 	bits := 1
 	for bits < merkle.MaxBits-sampleStep {
 		nodes := uint64(s.level(bits + 1))
-		if nodes > maxLevelNodes || nodes*startKeys > expected || nodes*rowsPerNode > count {
+		if nodes > maxLevelNodes || nodes*startKeys > expected*startNodes || nodes*rowsPerNode > count {
 			break
 		}
 		bits++

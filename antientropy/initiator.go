@@ -117,7 +117,7 @@ type Initiator struct {
 	// or more than two would in one of 16 nodes at least.
 	crowded  bool
 	compares []task // waiting to be sent along, while a message is planned
-	probes   []probe
+	probes   []*probe
 	versions []versionsTask
 	fetches  []fetchTask
 	pushes   []pushTask
@@ -155,6 +155,8 @@ type naming struct {
 type probe struct {
 	probeAsk
 	from *naming
+	mine []mineRow // under the name, if read
+	read bool
 	key  []byte // of the entry that is wanted again
 }
 
@@ -182,6 +184,7 @@ type pushTask struct {
 	sums  []uint64 // nil: all rows from the position on, that were not found before
 	from  ring.Position
 	bytes int
+	entry lww.Entry // if it was kept; what was found then
 }
 
 // sent is what the outstanding message asked for, to match the answer to.
@@ -191,7 +194,7 @@ type sent struct {
 	compares []task
 	mine     [][]merkle.Syndrome // of the children of the nodes in compares
 	lists    []task
-	probes   []probe
+	probes   []*probe
 	versions []versionsTask
 	fetches  []fetchTask
 }
@@ -402,6 +405,10 @@ func (s *Initiator) receiveSample(theirs []byte, theirCount uint64) error {
 	return nil
 }
 
+// crowdedShare: when six keys differ under a node on average, one node in 50 has
+// less than two.
+const crowdedShare = 50
+
 // compareLevel compares a whole level with that of the partner.
 func (s *Initiator) compareLevel(bits int, theirs []merkle.Syndrome, counts []uint64) error {
 	if len(theirs) != s.scope.level(bits) || counts != nil && len(counts) != len(theirs) {
@@ -411,13 +418,13 @@ func (s *Initiator) compareLevel(bits int, theirs []merkle.Syndrome, counts []ui
 	if err != nil {
 		return err
 	}
-	few := 0 // nodes in which at most two keys differ
+	few := 0
 	for i := range mine {
-		if _, _, ok := mine[i].Minus(theirs[i]).Decode(merkle.Node{}); ok {
+		if mine[i].Minus(theirs[i]).AtMostOne() {
 			few++
 		}
 	}
-	s.crowded = few*16 < len(mine)
+	s.crowded = few*crowdedShare < len(mine)
 	s.scope.levelNodes(bits, func(n merkle.Node) {
 		t := task{node: n, mine: mine[0], theirs: theirs[0]}
 		if counts != nil {
@@ -455,7 +462,7 @@ func (s *Initiator) receiveResponse(m response) ([]lww.Entry, error) {
 	s.versions = append(s.versions, q.versions[len(m.versions):]...)
 	s.fetches = append(s.fetches, q.fetches[len(m.fetches):]...)
 	naming := false
-	if slices.ContainsFunc(q.probes[:len(m.probes)], func(p probe) bool { return !p.again }) || len(m.versions)+len(m.lists)+len(m.compares)+len(m.splits)+len(m.level) > 0 {
+	if slices.ContainsFunc(q.probes[:len(m.probes)], func(p *probe) bool { return !p.again }) || len(m.versions)+len(m.lists)+len(m.compares)+len(m.splits)+len(m.level) > 0 {
 		naming = true
 	}
 	var apply []lww.Entry
@@ -497,7 +504,7 @@ func (s *Initiator) receiveResponse(m response) ([]lww.Entry, error) {
 			}
 			continue
 		}
-		if err := take(s.receiveName(q.probes[i].name, n, q.probes[i].from)); err != nil {
+		if err := take(s.receiveProbed(q.probes[i], n)); err != nil {
 			return nil, err
 		}
 	}
@@ -648,8 +655,8 @@ func (s *Initiator) countRows(n merkle.Node) (rows uint64, err error) {
 	return rows, err
 }
 
-func sortProbes(p []probe) {
-	slices.SortFunc(p, func(a, b probe) int {
+func sortProbes(p []*probe) {
+	slices.SortFunc(p, func(a, b *probe) int {
 		switch {
 		case a.name.Path < b.name.Path:
 			return -1

@@ -230,6 +230,11 @@ func (s *Initiator) planPushes() error {
 		if room -= p.bytes; room < 0 && len(s.sent.request.push) > 0 {
 			break
 		}
+		if len(p.entry.Key) > 0 {
+			s.push(p.entry)
+			s.pushes = s.pushes[1:]
+			continue
+		}
 		found := 0
 		err := s.scope.rows(p.node, func(r merkle.Row) bool {
 			if slices.Contains(p.sums, r.Sum.Lo) {
@@ -261,7 +266,7 @@ func entryBytes(e lww.Entry) int64 { return int64(lww.EncodedLen(e)) + 4 }
 // for, and settles each as a key that differs.
 func (s *Initiator) pushRange(p *pushTask, room *int) (more bool, err error) {
 	at := p.from
-	found := 0
+	found, ferr := 0, error(nil)
 	err = s.scope.rowsFrom(p.node, p.from, func(r merkle.Row) bool {
 		// A position is taken as a whole, so that the rest has a beginning.
 		if found > 0 && r.Position != at && (*room <= 0 || len(s.sent.request.push) >= maxPushed/2) {
@@ -274,7 +279,11 @@ func (s *Initiator) pushRange(p *pushTask, room *int) (more bool, err error) {
 		}
 		found++
 		s.myCheck -= r.Sum.Lo
-		if s.found(r.Position, s.mineOf(r), nil) == Push && !s.cfg.DryRun {
+		var action Action
+		if action, ferr = s.found(r.Position, s.mineOf(r), nil); ferr != nil {
+			return false
+		}
+		if action == Push && !s.cfg.DryRun {
 			s.push(r.Entry.Clone())
 			*room -= lww.EncodedLen(r.Entry)
 		} else {
@@ -282,6 +291,9 @@ func (s *Initiator) pushRange(p *pushTask, room *int) (more bool, err error) {
 		}
 		return true
 	})
+	if err == nil {
+		err = ferr
+	}
 	if err == nil && found == 0 && !more && p.from == p.node.First() {
 		err = s.contradiction(p.node)
 	}
@@ -341,31 +353,78 @@ func (s *Initiator) name(t task, changes []merkle.Change) error {
 		// and there is nothing to ask.
 		if len(mine) == 1 && mine[0].fingerprint == c.F && !mine[0].late {
 			s.myCheck -= mine[0].sum.Lo
-			s.settle(mine[0].position, &mine[0], nil, nil)
+			if _, err := s.settle(mine[0].position, &mine[0], nil, nil); err != nil {
+				return err
+			}
 			s.named()
 			continue
 		}
-		s.probes = append(s.probes, probe{probeAsk: probeAsk{name: name, absent: len(mine) == 0}, from: from})
+		s.probes = append(s.probes, &probe{probeAsk: probeAsk{name: name, absent: len(mine) == 0}, from: from, mine: mine, read: true})
 	}
 	return nil
 }
 
-// mineRow is a row of the initiator, with what a difference needs.
+// mineRow is a row of the initiator.
 type mineRow struct {
-	keyVersion
+	entry       lww.Entry // a copy
 	position    ring.Position
+	sum         merkle.Sum
 	fingerprint uint64
+	late        bool
 	bytes       int
+	valueBytes  int
+	noValue     bool // it is too large to be kept: read it again
 }
+
+// keptBytes is the size up to which an entry that differs is kept in memory from
+// when it is named until it is sent, rather than read twice. There are at most
+// some maxPending of them.
+const keptBytes = 1 << 10
 
 func (s *Initiator) mineOf(r merkle.Row) *mineRow {
-	return &mineRow{versionOf(s.scope.view, r), r.Position, r.Fingerprint(s.scope.salt), lww.EncodedLen(r.Entry)}
+	m := &mineRow{position: r.Position, sum: r.Sum, fingerprint: r.Fingerprint(s.scope.salt), late: r.Late, bytes: lww.EncodedLen(r.Entry), valueBytes: len(r.Entry.Value)}
+	m.entry = r.Entry
+	if m.noValue = m.bytes > keptBytes; m.noValue {
+		m.entry.Value = nil
+	}
+	m.entry = m.entry.Clone()
+	return m
 }
 
+// rowsUnder returns the rows under a node.
 func (s *Initiator) rowsUnder(n merkle.Node) (rows []mineRow, err error) {
 	err = s.scope.rows(n, func(r merkle.Row) bool {
 		rows = append(rows, *s.mineOf(r))
 		return true
 	})
 	return rows, err
+}
+
+// described returns what a difference needs to know of a row. The hash of its
+// value is needed only beside another version of the same write.
+func (s *Initiator) described(m *mineRow, theirs *keyVersion) (*keyVersion, error) {
+	if m == nil {
+		return nil, nil
+	}
+	v := &keyVersion{key: m.entry.Key, version: m.entry.Version, sum: m.sum, late: m.late, valueBytes: m.valueBytes}
+	if theirs == nil || !sameWrite(v.version, theirs.version) {
+		return v, nil
+	}
+	if !m.noValue {
+		v.valueHash = s.scope.view.Hash(m.entry.Value)
+		return v, nil
+	}
+	return v, s.scope.rows(merkle.NodeAt(m.position, merkle.MaxBits), func(r merkle.Row) bool {
+		if string(r.Entry.Key) != string(v.key) {
+			return true
+		}
+		v.valueHash = s.scope.view.Hash(r.Entry.Value)
+		return false
+	})
+}
+
+// sameWrite reports whether two versions are of one write, so that only their
+// values or expiries can differ.
+func sameWrite(a, b lww.Version) bool {
+	return a.Stamp == b.Stamp && a.Node == b.Node && a.Tombstone == b.Tombstone
 }

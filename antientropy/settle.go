@@ -51,7 +51,7 @@ func (s *Initiator) receiveList(t task, theirs []item) error {
 		name := merkle.Node{Bits: uint8(s.codec.nameBits), Path: path}
 		is := func(it item) bool { return it.name == path }
 		if slices.ContainsFunc(theirs, is) {
-			s.probes = append(s.probes, probe{probeAsk: probeAsk{name: name, absent: !slices.ContainsFunc(mine, is)}, from: &naming{task: t, slow: true}})
+			s.probes = append(s.probes, &probe{probeAsk: probeAsk{name: name, absent: !slices.ContainsFunc(mine, is)}, from: &naming{task: t, slow: true}})
 			continue
 		}
 		if _, err := s.receiveName(name, named{state: nameAbsent}, &naming{task: t, slow: true}); err != nil {
@@ -62,7 +62,7 @@ func (s *Initiator) receiveList(t task, theirs []item) error {
 }
 
 // receiveAgain takes an entry that was asked for by its name.
-func (s *Initiator) receiveAgain(p probe, n named) ([]lww.Entry, error) {
+func (s *Initiator) receiveAgain(p *probe, n named) ([]lww.Entry, error) {
 	if n.state != nameEntry || string(n.entry.Key) != string(p.key) {
 		return nil, wireError("an entry is not the one that was asked for")
 	}
@@ -77,6 +77,18 @@ func (s *Initiator) receiveName(name merkle.Node, n named, from *naming) ([]lww.
 	if err != nil {
 		return nil, err
 	}
+	return s.settleName(name, mine, n, from)
+}
+
+// receiveProbed is receiveName for a name that this side has asked about.
+func (s *Initiator) receiveProbed(p *probe, n named) ([]lww.Entry, error) {
+	if p.read {
+		return s.settleName(p.name, p.mine, n, p.from)
+	}
+	return s.receiveName(p.name, n, p.from)
+}
+
+func (s *Initiator) settleName(name merkle.Node, mine []mineRow, n named, from *naming) ([]lww.Entry, error) {
 	var theirs *keyVersion
 	switch n.state {
 	case nameVersion:
@@ -100,7 +112,9 @@ func (s *Initiator) receiveName(name merkle.Node, n named, from *naming) ([]lww.
 		return nil, nil
 	case n.state == nameAbsent:
 		for i := range mine {
-			s.settle(mine[i].position, &mine[i], nil, nil)
+			if _, err := s.settle(mine[i].position, &mine[i], nil, nil); err != nil {
+				return nil, err
+			}
 		}
 		return nil, nil
 	case n.state == nameSeveral || len(mine) > 1 || len(mine) == 0 && theirs.key == nil && !theirs.late:
@@ -110,26 +124,27 @@ func (s *Initiator) receiveName(name merkle.Node, n named, from *naming) ([]lww.
 		if theirs.key != nil {
 			x = s.scope.view.Position(theirs.key)
 		}
-		return s.settle(x, nil, theirs, &n.entry), nil
+		return s.settle(x, nil, theirs, &n.entry)
 	}
 	m := &mine[0]
 	if theirs.key == nil {
-		v, w := m.version, theirs.version
-		tie := v.Stamp == w.Stamp && v.Node == w.Node && v.Tombstone == w.Tombstone
-		if uint32(s.scope.view.Hash(m.key)) != n.key || (tie || s.cfg.DryRun) && !m.late && !theirs.late {
+		tie := sameWrite(m.entry.Version, theirs.version)
+		if uint32(s.scope.view.Hash(m.entry.Key)) != n.key || (tie || s.cfg.DryRun) && !m.late && !theirs.late {
 			return nil, s.askVersions(name, mine, from)
 		}
-		theirs.key = m.key
+		theirs.key = m.entry.Key
 	}
 	switch {
-	case string(theirs.key) != string(m.key):
-		s.settle(m.position, m, nil, nil)
-		return s.settle(s.scope.view.Position(theirs.key), nil, theirs, &n.entry), nil
+	case string(theirs.key) != string(m.entry.Key):
+		if _, err := s.settle(m.position, m, nil, nil); err != nil {
+			return nil, err
+		}
+		return s.settle(s.scope.view.Position(theirs.key), nil, theirs, &n.entry)
 	case theirs.sum == m.sum && theirs.sum != (merkle.Sum{}):
 		s.refute(from, name)
 		return nil, nil
 	}
-	return s.settle(m.position, m, theirs, &n.entry), nil
+	return s.settle(m.position, m, theirs, &n.entry)
 }
 
 // refute is for a name under which nothing differs: the node that was decoded to
@@ -212,15 +227,19 @@ func (s *Initiator) receiveVersions(v versionsTask, a versionsAnswer) error {
 		if !v.counted {
 			s.theirCheck -= th.sum.Lo
 		}
-		i := slices.IndexFunc(mine, func(m mineRow) bool { return string(m.key) == string(th.key) })
+		i := slices.IndexFunc(mine, func(m mineRow) bool { return string(m.entry.Key) == string(th.key) })
 		if i < 0 {
-			s.settle(x, nil, th, nil)
+			if _, err := s.settle(x, nil, th, nil); err != nil {
+				return err
+			}
 			continue
 		}
 		if !v.counted {
 			s.myCheck -= mine[i].sum.Lo
 		}
-		s.settle(x, &mine[i], th, nil)
+		if _, err := s.settle(x, &mine[i], th, nil); err != nil {
+			return err
+		}
 		mine = slices.Delete(mine, i, i+1)
 	}
 	for i := range mine {
@@ -231,7 +250,9 @@ func (s *Initiator) receiveVersions(v versionsTask, a versionsAnswer) error {
 		if !v.counted {
 			s.myCheck -= mine[i].sum.Lo
 		}
-		s.settle(mine[i].position, &mine[i], nil, nil)
+		if _, err := s.settle(mine[i].position, &mine[i], nil, nil); err != nil {
+			return err
+		}
 	}
 	switch {
 	case differs:
@@ -245,35 +266,39 @@ func (s *Initiator) receiveVersions(v versionsTask, a versionsAnswer) error {
 
 // settle does what is to be done about one key that differs. entry is the
 // partner's, if it was sent along.
-func (s *Initiator) settle(x ring.Position, mine *mineRow, theirs *keyVersion, entry *lww.Entry) (apply []lww.Entry) {
-	action := s.found(x, mine, theirs)
-	if s.cfg.DryRun || action == Wait {
-		return nil
+func (s *Initiator) settle(x ring.Position, mine *mineRow, theirs *keyVersion, entry *lww.Entry) (apply []lww.Entry, err error) {
+	action, err := s.found(x, mine, theirs)
+	if err != nil || s.cfg.DryRun || action == Wait {
+		return nil, err
 	}
 	at := merkle.NodeAt(x, merkle.MaxBits)
 	if action == Push || action == Exchange {
-		s.pushes = append(s.pushes, pushTask{node: at, sums: []uint64{mine.sum.Lo}, bytes: mine.bytes})
+		p := pushTask{node: at, sums: []uint64{mine.sum.Lo}, bytes: mine.bytes}
+		if !mine.noValue {
+			p.entry = mine.entry
+		}
+		s.pushes = append(s.pushes, p)
 	}
 	if action == Pull || action == Exchange {
 		if entry != nil && len(entry.Key) > 0 {
-			return []lww.Entry{*entry}
+			return []lww.Entry{*entry}, nil
 		}
 		if theirs.sum == (merkle.Sum{}) { // it was told as the only row under its name
 			name := merkle.NodeAt(x, s.codec.nameBits)
-			s.probes = append(s.probes, probe{probeAsk: probeAsk{name: name, again: true}, key: theirs.key})
-			return nil
+			s.probes = append(s.probes, &probe{probeAsk: probeAsk{name: name, again: true}, key: theirs.key})
+			return nil, nil
 		}
 		f := fetchTask{fetchAsk: fetchAsk{node: at, sums: []uint64{theirs.sum.Lo}}, key: theirs.key, bytes: len(theirs.key) + theirs.valueBytes + 32}
 		s.fetches = append(s.fetches, f)
 	}
-	return nil
+	return nil, nil
 }
 
 // found takes note of a key that differs and says what is to be done about it.
-func (s *Initiator) found(x ring.Position, mine *mineRow, theirs *keyVersion) Action {
-	var mineVersion *keyVersion
-	if mine != nil {
-		mineVersion = &mine.keyVersion
+func (s *Initiator) found(x ring.Position, mine *mineRow, theirs *keyVersion) (Action, error) {
+	mineVersion, err := s.described(mine, theirs)
+	if err != nil {
+		return 0, err
 	}
 	action, reason := decide(mineVersion, theirs, s.settled(), s.cfg.Settle)
 	if action == Wait {
@@ -288,13 +313,13 @@ func (s *Initiator) found(x ring.Position, mine *mineRow, theirs *keyVersion) Ac
 			Initiator: side(mineVersion), Partner: side(theirs), Action: action, Reason: reason,
 		}
 		if mine != nil {
-			d.Key = mine.key
+			d.Key = mine.entry.Key
 		} else {
 			d.Key = slices.Clone(theirs.key)
 		}
 		s.cfg.Found(d)
 	}
-	return action
+	return action, nil
 }
 
 func side(v *keyVersion) *Side {
@@ -321,7 +346,11 @@ func (s *Initiator) receiveFetched(f fetchTask, a fetchAnswer) (apply []lww.Entr
 			continue
 		}
 		theirs := &keyVersion{key: e.Key, version: e.Version, sum: sum, valueHash: s.scope.view.Hash(e.Value), valueBytes: len(e.Value)}
-		apply = append(apply, s.settle(x, nil, theirs, &e)...)
+		settled, err := s.settle(x, nil, theirs, &e)
+		if err != nil {
+			return nil, err
+		}
+		apply = append(apply, settled...)
 	}
 	for i := range a.young {
 		y := &a.young[i]
@@ -329,7 +358,7 @@ func (s *Initiator) receiveFetched(f fetchTask, a fetchAnswer) (apply []lww.Entr
 		if !f.first || !f.node.Contains(x) || uint64(x-f.node.First()) < f.skip {
 			return nil, wireError("a version is not from where it was asked for")
 		}
-		if s.found(x, nil, y) != Wait {
+		if action, err := s.found(x, nil, y); err != nil || action != Wait {
 			return nil, wireError("an entry that is not too young was held back")
 		}
 	}

@@ -72,6 +72,12 @@ func SyndromeFrom(b []byte) Syndrome {
 	}
 }
 
+// AtMostOne reports whether a difference looks like that of at most one
+// position: what Decode finds out first, without finding out where.
+func (d Syndrome) AtMostOne() bool {
+	return mulMod(d[0], d[2]) == mulMod(d[1], d[1]) && mulMod(d[1], d[3]) == mulMod(d[2], d[2])
+}
+
 // Change is one term of a decoded syndrome: at X the two sides' fingerprints
 // differ by F, ours minus theirs.
 type Change struct {

@@ -45,7 +45,9 @@ type Outcome struct {
 	// without the entries that differ: what it took to find them and to tell
 	// which side is newer.
 	Sent, Received int64
-	// CPUInitiator and CPUPartner are the time that each side worked.
+	// CPUInitiator and CPUPartner are the time that each side worked, by the
+	// clock on the wall: one goroutine works at a time, and processor time is
+	// counted in steps of 10 ms on many machines.
 	CPUInitiator, CPUPartner time.Duration
 	Missed, Extra            int
 }
