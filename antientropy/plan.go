@@ -132,6 +132,7 @@ func (s *Initiator) planCompares() error {
 		bits = 3
 	}
 	for _, t := range s.compares {
+		bits := s.scope.keptBits(t.node, bits)
 		mine := make([]merkle.Syndrome, 1<<bits)
 		if err := s.scope.syndromes(t.node, bits, mine); err != nil {
 			return err
@@ -155,6 +156,9 @@ func (s *Initiator) split(t task, all bool) {
 		bits = 3
 	}
 	bits = min(bits, merkle.MaxBits-int(t.node.Bits))
+	if !s.cfg.Textbook {
+		bits = s.scope.keptBits(t.node, bits)
+	}
 	s.sent.request.splits = append(s.sent.request.splits, splitAsk{t.node, bits, all})
 	t.slow = all
 	s.sent.splits = append(s.sent.splits, t)

@@ -369,7 +369,7 @@ func (r *reader) request(kind byte) (m request) {
 	if sections&askCompares != 0 {
 		m.compares = readList(r, maxItems, func(r *reader) (a compareAsk) {
 			a.node, a.bits = r.node(), int(r.byte())
-			if a.bits < 2 || a.bits > 3 || int(a.node.Bits)+a.bits > merkle.MaxBits {
+			if a.bits < 1 || a.bits > 3 || int(a.node.Bits)+a.bits > merkle.MaxBits {
 				r.fail("a node has no such children")
 				return a
 			}

@@ -171,6 +171,30 @@ func (s *scope) syndromes(n merkle.Node, bits int, dst []merkle.Syndrome) error 
 	return nil
 }
 
+// keptBits returns how many bits below a node to look next, at most bits: no
+// further than the tree knows without reading rows, unless it knows nothing below
+// the node.
+func (s *scope) keptBits(n merkle.Node, bits int) int {
+	if int(n.Bits) < s.bits {
+		return bits
+	}
+	var dst [8]merkle.Syndrome
+	for b := bits; b >= 1; b-- {
+		if s.kept(n, b, dst[:]) {
+			return b
+		}
+	}
+	return bits
+}
+
+// kept asks the tree of a node's shard.
+func (s *scope) kept(n merkle.Node, bits int, dst []merkle.Syndrome) bool {
+	if s.salt != 0 {
+		return s.trees[s.shardOf(n)].Syndromes(n, bits, dst)
+	}
+	return s.view.Syndromes(n, bits, dst)
+}
+
 // below is syndromes for a node that is not above the shards.
 func (s *scope) below(n merkle.Node, bits int, dst []merkle.Syndrome) error {
 	shard := s.shardOf(n)
@@ -178,11 +202,7 @@ func (s *scope) below(n merkle.Node, bits int, dst []merkle.Syndrome) error {
 		clear(dst)
 		return nil
 	}
-	kept := s.view.Syndromes
-	if s.salt != 0 {
-		kept = s.trees[shard].Syndromes
-	}
-	if kept(n, bits, dst) {
+	if s.kept(n, bits, dst) {
 		return nil
 	}
 	sum := merkle.NewSummer(n, bits, dst)
@@ -195,7 +215,7 @@ func (s *scope) below(n merkle.Node, bits int, dst []merkle.Syndrome) error {
 	}
 	// Where the tree knows what the rows must add up to, they had better.
 	var whole [1]merkle.Syndrome
-	if kept(n, 0, whole[:]) {
+	if s.kept(n, 0, whole[:]) {
 		for _, d := range dst {
 			whole[0] = whole[0].Minus(d)
 		}

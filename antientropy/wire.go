@@ -92,8 +92,8 @@ type splitAsk struct {
 	all  bool
 }
 
-// compareAsk brings the syndromes of the nodes bits below a node, two or three,
-// to be compared.
+// compareAsk brings the syndromes of the nodes bits below a node, one to three, to
+// be compared.
 type compareAsk struct {
 	node   merkle.Node
 	bits   int
