@@ -3,6 +3,7 @@ package antientropy
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -201,19 +202,24 @@ type session struct {
 	cfg          Config
 	partnerBytes int // the partner's message limit, 0: the default
 
-	viewA, viewB View // nil: those of a and b
+	viewA, viewB View // nil: those of a and b, as of cfg.AsOf
 	// tamper may replace a message on its way.
 	tamper func(i int, toPartner bool, msg []byte) []byte
 	// applyA and applyB stand in for the replicas' apply.
 	applyA, applyB func([]lww.Entry) error
+	// cut is the number of messages after which the connection is gone, 0: never.
+	cut int
 
 	transcript  []message
 	comparisons []Comparison
 	found       []Difference
 	appliedA    []lww.Entry
 	appliedB    []lww.Entry
+	partner     *Responder
 	partnerErr  error
 }
+
+var errCut = errors.New("the connection is gone")
 
 // roundsMax ends a session that does not end by itself.
 const roundsMax = 100_000
@@ -222,10 +228,7 @@ const roundsMax = 100_000
 func (s *session) run(t tb) (Report, error) {
 	t.Helper()
 	if s.viewA == nil {
-		s.viewA = s.a.view()
-	}
-	if s.viewB == nil {
-		s.viewB = s.b.view()
+		s.viewA = viewAsOf(s.a, cmp.Or(s.cfg.AsOf, hlc.Max))
 	}
 	if s.applyA == nil {
 		s.applyA = s.a.apply
@@ -239,7 +242,13 @@ func (s *session) run(t tb) (Report, error) {
 	if s.cfg.Found == nil {
 		s.cfg.Found = func(d Difference) { s.found = append(s.found, d) }
 	}
-	init, resp := NewInitiator(s.viewA, s.cfg), newResponder(s.viewB)
+	init, resp := NewInitiator(s.viewA, s.cfg), NewResponder(func(asOf hlc.Stamp) (View, error) {
+		if s.viewB == nil {
+			s.viewB = viewAsOf(s.b, asOf)
+		}
+		return s.viewB, nil
+	})
+	s.partner = resp
 	if s.partnerBytes > 0 {
 		resp.messageBytes = s.partnerBytes
 	}
@@ -248,15 +257,22 @@ func (s *session) run(t tb) (Report, error) {
 		if msg == nil || err != nil {
 			return init.Report(), err
 		}
+		if s.cut > 0 && len(s.transcript) >= s.cut {
+			return init.Report(), errCut
+		}
 		pushed, err := resp.Receive(s.carry(true, msg))
 		if err != nil {
-			s.partnerErr = err
+			s.partnerErr, err = err, nil
 		} else if len(pushed) > 0 {
 			if err = s.applyB(pushed); err == nil {
 				s.appliedB = append(s.appliedB, cloneAll(pushed)...)
 			}
 		}
-		pulled, err := init.Receive(s.carry(false, resp.Reply(err)))
+		reply := resp.Reply(err)
+		if s.cut > 0 && len(s.transcript) >= s.cut {
+			return init.Report(), errCut
+		}
+		pulled, err := init.Receive(s.carry(false, reply))
 		if err != nil {
 			return init.Report(), err
 		}
@@ -274,6 +290,14 @@ func (s *session) run(t tb) (Report, error) {
 // newResponder returns a partner whose view is there already.
 func newResponder(v View) *Responder {
 	return NewResponder(func(hlc.Stamp) (View, error) { return v, nil })
+}
+
+// viewAsOf freezes a replica as of a moment, if it remembers moments.
+func viewAsOf(r replica, asOf hlc.Stamp) View {
+	if st, ok := r.(storeReplica); ok {
+		return st.SnapshotAsOf(asOf)
+	}
+	return r.view()
 }
 
 func (s *session) carry(toPartner bool, msg []byte) []byte {

@@ -343,12 +343,21 @@ func entryText(e lww.Entry) string {
 // again, with a change in between.
 func (d *describer) rewrite(msg []byte, change func(*request, *response, *differMessage)) []byte {
 	r := &reader{codec: d.codec, b: slices.Clone(msg[1:])}
+	// The check of a named entry is not kept by the reader.
+	check := func(list []named) {
+		for i := range list {
+			if list[i].state == nameEntry {
+				list[i].sum = d.codec.check(list[i].entry)
+			}
+		}
+	}
 	switch msg[0] {
 	case kindOpen:
 		d.codec = testCodec(r.open())
 		return msg
 	case kindDiffer:
 		m := r.differ()
+		check(m.named)
 		change(nil, nil, &m)
 		return d.codec.appendDiffer(nil, m)
 	case kindRequest, kindFinish:
@@ -358,6 +367,12 @@ func (d *describer) rewrite(msg []byte, change func(*request, *response, *differ
 		return d.codec.appendRequest(nil, m)
 	case kindResponse:
 		m := r.response(d.request)
+		check(m.probes)
+		for _, l := range append(m.compares, m.lists) {
+			for i := range l {
+				check(l[i].named)
+			}
+		}
 		change(nil, &m, nil)
 		return d.codec.appendResponse(nil, d.request, m)
 	}

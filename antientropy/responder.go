@@ -79,7 +79,9 @@ func (r *Responder) refuse(code, text string) {
 // entries that Receive returned: if they are not all durable, the session ends
 // incomplete.
 func (r *Responder) Reply(applied error) []byte {
-	if applied != nil {
+	// Whoever passes on the error of Receive must not hide the reason.
+	refused := len(r.message) > 0 && r.message[0] == kindRefusal
+	if applied != nil && !refused {
 		r.refuse("apply", "the partner could not apply entries: "+applied.Error())
 	}
 	if r.answer != nil {
