@@ -256,7 +256,7 @@ func TestLimitsAgree(t *testing.T) {
 func TestIn(t *testing.T) {
 	cluster := topology.Settings{
 		Replicas: 5, Shards: 64, GCGrace: 100 * time.Hour, HintWindow: 90 * time.Minute, Settle: 0,
-		RequestDeadline: 61 * time.Second, MaxClockSkew: 250 * time.Millisecond, DigestVersion: 1,
+		RequestDeadline: 61 * time.Second, MaxClockSkew: 250 * time.Millisecond, DigestVersion: 2,
 	}
 	var args, texts []string
 	for _, s := range Settings() {

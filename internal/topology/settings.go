@@ -46,7 +46,7 @@ func DefaultSettings() Settings {
 		Settle:          10 * time.Second,
 		RequestDeadline: 5 * time.Second,
 		MaxClockSkew:    500 * time.Millisecond,
-		DigestVersion:   1,
+		DigestVersion:   2, // merkle.DigestVersion
 	}
 }
 
