@@ -432,3 +432,15 @@ func (s *Initiator) described(m *mineRow, theirs *keyVersion) (*keyVersion, erro
 func sameWrite(a, b lww.Version) bool {
 	return a.Stamp == b.Stamp && a.Node == b.Node && a.Tombstone == b.Tombstone
 }
+
+func sortProbes(p []*probe) {
+	slices.SortFunc(p, func(a, b *probe) int {
+		switch {
+		case a.name.Path < b.name.Path:
+			return -1
+		case a.name.Path > b.name.Path:
+			return 1
+		}
+		return 0
+	})
+}
