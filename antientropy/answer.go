@@ -76,7 +76,7 @@ func (s *server) fetch(f fetchAsk) (a fetchAnswer, err error) {
 			if row.Sum == (merkle.Sum{}) {
 				return true // it was written after the moment that is compared
 			}
-			if s.young(row) {
+			if row.Late || s.young(row) {
 				a.young = append(a.young, versionOf(s.scope.view, row))
 				s.room -= len(row.Entry.Key) + 64
 				return true

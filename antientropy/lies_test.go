@@ -69,7 +69,7 @@ var lies = map[string]lie{
 	"only-mine":             {child(childNamed, func(a *childAnswer) { *a = childAnswer{code: childMine} }), untold, ""},
 	"only-yours":            {child(childNamed, func(a *childAnswer) { *a = childAnswer{code: childYours} }), untold, ""},
 	"names-too-short":       {child(childNamed, func(a *childAnswer) { *a = childAnswer{code: childSlow} }), harmless, ""},
-	"a-child-names-nothing": {child(childNamed, func(a *childAnswer) { a.named = nil }), foul, "names nothing"},
+	"a-child-names-nothing": {child(childNamed, func(a *childAnswer) { a.named = nil }), untold, "names nothing"},
 	"a-child-names-elsewhere": {child(childNamed, func(a *childAnswer) {
 		a.named[0] = named{name: a.named[0].name, state: nameFull, full: told(stranger)}
 	}), foreign, "not where it was found"},

@@ -45,7 +45,7 @@ func (s *Initiator) receiveList(t task, theirs []item) error {
 	}
 	names := differingNames(mine, theirs)
 	if len(names) == 0 {
-		return s.contradiction(t.node)
+		s.lookAtRows(t)
 	}
 	for _, path := range names {
 		name := merkle.Node{Bits: uint8(s.codec.nameBits), Path: path}

@@ -226,7 +226,7 @@ type keyVersion struct {
 
 type fetchAnswer struct {
 	entries []lww.Entry
-	young   []keyVersion // too young to travel; only of rows not named before
+	young   []keyVersion // too young or too late to travel; only of rows not named before
 	next    uint64       // skip of the rest; 0: that was all
 }
 
