@@ -27,7 +27,7 @@ type Repair struct {
 	Initiator     hlc.NodeID `json:"initiator"`
 	Partner       hlc.NodeID `json:"partner"`
 	Shards        int        `json:"shards"`
-	ShardsEqual   int        `json:"shards_equal"`
+	ShardsEqual   int        `json:"shards_equal"` // no key differed; 0 if the session failed
 	Rounds        int        `json:"rounds"`
 	BytesSent     int64      `json:"bytes_sent"` // by the initiator, as encoded
 	BytesReceived int64      `json:"bytes_received"`
@@ -38,6 +38,15 @@ type Repair struct {
 	Rebuilds      int        `json:"rebuilds"`
 	DurationMS    float64    `json:"duration_ms"`
 	Error         string     `json:"error"` // empty: completed
+
+	// What the session took besides. NamingRounds are the rounds until every key
+	// that differed was known. RowsRead and NodesCompared are of both sides, but in
+	// a dry run and in a session that failed. EntryBytes is the part of the bytes
+	// above that the entries took; the rest is what it cost to find them.
+	NamingRounds  int64 `json:"naming_rounds,omitempty"`
+	RowsRead      int64 `json:"rows_read,omitempty"`
+	NodesCompared int64 `json:"nodes_compared,omitempty"`
+	EntryBytes    int64 `json:"entry_bytes,omitempty"`
 
 	DryRun bool `json:"dry_run,omitempty"`
 	// Differences lists the diverged keys, at most MaxListed of them; only with
@@ -67,16 +76,16 @@ type SideVersion struct {
 	Time       string     `json:"time"`
 	Writer     string     `json:"writer"`
 	Tombstone  bool       `json:"tombstone"`
-	ValueBytes int        `json:"value_bytes"`
+	ValueBytes int        `json:"value_bytes"` // -1: not told
 	Expires    *time.Time `json:"expires"`
 }
 
 // DescentStep is one node of the tree that a session compared.
 type DescentStep struct {
 	Shard            int    `json:"shard"`
-	Level            int    `json:"level"` // 0 is the shard's root
-	Node             string `json:"node"`  // path in nibbles; empty for the root
-	Initiator        string `json:"initiator"`
+	Level            int    `json:"level"`     // 0 is the shard's root
+	Node             string `json:"node"`      // path in nibbles; empty for the root
+	Initiator        string `json:"initiator"` // hex of the first word of the digest
 	InitiatorEntries uint64 `json:"initiator_entries"`
 	Partner          string `json:"partner"`
 	PartnerEntries   uint64 `json:"partner_entries"`

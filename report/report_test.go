@@ -25,6 +25,9 @@ func TestJSONNamesAreKept(t *testing.T) {
 		{ReplicaRoot{}, "node state root entries purge_cut"},
 		{Repair{}, "initiator partner shards shards_equal rounds bytes_sent bytes_received keys_diverged keys_pulled keys_pushed " +
 			"keys_in_flight rebuilds duration_ms error"},
+		{Repair{NamingRounds: 1, RowsRead: 1, NodesCompared: 1, EntryBytes: 1}, "naming_rounds rows_read nodes_compared entry_bytes"},
+		{Counters{}, "writes_in_flight hints_pending deliveries_failed hints_kept hints_delivered hints_expired hints_dropped hints_rejected " +
+			"read_repairs sessions_scheduled keys_pulled keys_pushed rows_read_by_repair"},
 		{Difference{}, "shard key token initiator partner action reason"},
 		{SideVersion{}, "timestamp time writer tombstone value_bytes expires"},
 		{DescentStep{}, "shard level node initiator initiator_entries partner partner_entries outcome then"},

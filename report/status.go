@@ -54,6 +54,9 @@ type Counters struct {
 	SessionsScheduled int64 `json:"sessions_scheduled"`
 	KeysPulled        int64 `json:"keys_pulled"`
 	KeysPushed        int64 `json:"keys_pushed"`
+	// RowsReadByRepair counts the rows that the answering node has read for
+	// sessions, on whichever side of them: what repair costs its disk.
+	RowsReadByRepair int64 `json:"rows_read_by_repair"`
 }
 
 // NodeStatus is one member as the answering node sees it.

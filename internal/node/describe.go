@@ -1,17 +1,25 @@
 package node
 
 import (
+	"fmt"
+
 	"syntropy/antientropy"
+	"syntropy/merkle"
 	"syntropy/report"
 )
 
-func addDifference(rep *report.Repair, d antientropy.Difference) {
+func (r *replica) addDifference(rep *report.Repair, d antientropy.Difference) {
 	if len(rep.Differences) >= report.MaxListed {
 		rep.Truncated++
 		return
 	}
+	place := d.Position.String() // of a key that was not told, since nothing is done about it
+	if len(d.Key) > 0 {
+		_, token := r.store.Locate(d.Key)
+		place = token.String()
+	}
 	out := report.Difference{
-		Shard: d.Shard, Token: d.Token.String(), Initiator: sideVersion(d.Initiator), Partner: sideVersion(d.Partner),
+		Shard: d.Shard, Token: place, Initiator: sideVersion(d.Initiator), Partner: sideVersion(d.Partner),
 		Action: d.Action.String(), Reason: d.Reason,
 	}
 	out.Key, out.KeyBase64 = report.JSONKey(d.Key)
@@ -42,9 +50,13 @@ func addStep(rep *report.Repair, c antientropy.Comparison) {
 		outcome = "match"
 	}
 	rep.Descent = append(rep.Descent, report.DescentStep{
-		Shard: c.Shard, Level: int(c.Node.Level), Node: c.Node.String(),
-		Initiator: c.Initiator.Sum.String(), InitiatorEntries: c.Initiator.Count,
-		Partner: c.Partner.Sum.String(), PartnerEntries: c.Partner.Count,
+		Shard: c.Shard, Level: int(c.Node.Bits) / 4, Node: c.Node.String(),
+		Initiator: digestOf(c.Initiator), InitiatorEntries: c.InitiatorRows,
+		Partner: digestOf(c.Partner), PartnerEntries: c.PartnerRows,
 		Outcome: outcome, Then: c.Then.String(),
 	})
 }
+
+// digestOf is what people are shown of a syndrome: its first word, the sum of the
+// fingerprints, tells two nodes apart as well as all four do.
+func digestOf(s merkle.Syndrome) string { return fmt.Sprintf("%016x", s[0]) }

@@ -76,6 +76,7 @@ type counters struct {
 	sessions      atomic.Int64 // completed, by the schedule
 	pulled        atomic.Int64 // entries that sessions begun here brought here
 	pushed        atomic.Int64 // and to the partner
+	rowsRead      atomic.Int64 // here, for sessions on either side
 	failed        atomic.Int64 // requests with writes that were sent and not answered
 	delivering    atomic.Int64 // writes on their way to a replica, this one included
 }

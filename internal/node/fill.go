@@ -24,7 +24,8 @@ func (r *replica) fill(ctx context.Context) {
 	for {
 		missing = slices.DeleteFunc(missing, func(id hlc.NodeID) bool {
 			var outcome report.Repair
-			run := r.runSession(ctx, id, nil, report.RepairOptions{}, r.clock.now(), &outcome)
+			now := r.clock.now()
+			run := r.runSession(ctx, id, report.RepairOptions{}, look{asOf: now, settled: now}, &outcome)
 			if run.err == nil {
 				r.log.Info("filled from a member", "member", id.String(), "entries", outcome.KeysPulled, "bytes", outcome.BytesReceived)
 			}

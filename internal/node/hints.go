@@ -29,11 +29,11 @@ func (r *replica) keepHint(s coordinator.Send) {
 		return // this node itself: what its disk did not take, no queue on it will
 	}
 	if r.node.opts.NoHints {
-		p.addMissed(len(s.Entries))
+		p.addMissed(s.Entries...)
 		return
 	}
 	if err := r.hints.Add(s.To, s.Entries); err != nil {
-		p.addMissed(len(s.Entries))
+		p.addMissed(s.Entries...)
 		r.log.Warn("could not keep writes for a replica that is away: only a repair will bring them", "peer", s.To.String(), "count", len(s.Entries), "error", err)
 		return
 	}

@@ -72,9 +72,10 @@ func (p *peer) isLeaving() bool {
 	return p.leaving
 }
 
-// returned ends what leave began: the peer is back.
+// returned ends what leave began: the peer is connected.
 func (p *peer) returned() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.leaving = false
+	p.links++
 }

@@ -10,6 +10,7 @@ import (
 	"syntropy/internal/rpc"
 	"syntropy/internal/rpc/peerpb"
 	"syntropy/internal/topology"
+	"syntropy/lww"
 )
 
 // peer is another member as this node sees it.
@@ -30,6 +31,9 @@ type peer struct {
 	refusal     rpc.Refusal // the last one by this peer
 	inbound     int         // links that it has to this node
 	missed      int         // writes that it did not get and that nobody keeps for it
+	missedUntil hlc.Stamp   // of the latest of them
+	diverged    int         // keys that the last session with it found to differ
+	links       int         // connections that were made to it
 	hints       int64       // writes that it keeps for others
 	proofs      map[hlc.NodeID]time.Time
 	version     uint64        // of its topology
@@ -103,16 +107,30 @@ func (p *peer) takes(states ...string) bool {
 	return p.barred == "" && !p.leaving && slices.Contains(states, p.state) && p.link.Up()
 }
 
-func (p *peer) addMissed(n int) {
+func (p *peer) addMissed(entries ...lww.Entry) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.missed += n
+	p.missed += len(entries)
+	for _, e := range entries {
+		p.missedUntil = max(p.missedUntil, e.Newest())
+	}
 }
 
-func (p *peer) missedWrites() int {
+// missedWrites returns how many writes the peer has missed if a session as of that
+// moment sees all of them, and zero otherwise.
+func (p *peer) missedWrites(asOf hlc.Stamp) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.missedUntil > asOf {
+		return 0
+	}
 	return p.missed
+}
+
+func (p *peer) forgetMissed(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.missed -= n
 }
 
 // counts returns the rows that the peer holds, if it has told.

@@ -5,11 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
-	"slices"
 	"time"
 
-	"syntropy/antientropy"
 	"syntropy/hlc"
 	"syntropy/internal/rpc/peerpb"
 	"syntropy/report"
@@ -115,9 +112,11 @@ func (n *Node) CancelRepair(ctx context.Context) (int, error) {
 	return cancelled, nil
 }
 
-// repairPair runs the session with one partner. If it leaves differences that
-// are younger than the settle window, it waits the window out and looks at the
-// same shards once more: what was on its way has arrived then.
+// repairPair runs the session with one partner for an operator, who wants to hear
+// of a write that was lost a second ago: it compares what both hold at this moment.
+// If it leaves differences that are younger than the settle window, it waits the
+// window out and looks at the same shards once more: what was on its way has
+// arrived then.
 func (r *replica) repairPair(ctx context.Context, partner hlc.NodeID, opts report.RepairOptions) report.Repair {
 	started := time.Now()
 	outcome := report.Repair{Initiator: r.self, Partner: partner, DryRun: opts.DryRun}
@@ -126,175 +125,43 @@ func (r *replica) repairPair(ctx context.Context, partner hlc.NodeID, opts repor
 		shards = []int{*opts.Shard}
 	}
 	began := r.clock.now()
-	first := r.runSession(ctx, partner, shards, opts, began.Add(-r.settings.Settle), &outcome)
+	first := r.runSession(ctx, partner, opts, look{shards: shards, asOf: began, settled: began.Add(-r.settings.Settle)}, &outcome)
 	if first.waiting() && !opts.DryRun && !opts.NoWait {
 		select {
 		case <-time.After(r.settings.Settle):
 			// What is younger than the first look is none of its business: under
 			// load there is always something in flight.
-			r.runSession(ctx, partner, first.shardsInFlight(), opts, began, &outcome)
+			r.runSession(ctx, partner, opts, look{shards: first.shardsInFlight(), asOf: began, settled: began}, &outcome)
 			outcome.KeysInFlight = 0
 		case <-ctx.Done():
 			outcome.Error = context.Cause(ctx).Error()
 		}
 	}
+	r.repaired(started, &outcome)
+	return outcome
+}
+
+// repairSettled runs the session with one partner that the schedule wants. It
+// compares what both held a settle window ago, so that no write is in its way.
+func (r *replica) repairSettled(ctx context.Context, partner hlc.NodeID) report.Repair {
+	started := time.Now()
+	outcome := report.Repair{Initiator: r.self, Partner: partner}
+	settled := r.clock.now().Add(-r.settings.Settle)
+	r.runSession(ctx, partner, report.RepairOptions{}, look{asOf: settled, settled: settled}, &outcome)
+	r.repaired(started, &outcome)
+	return outcome
+}
+
+// repaired tells of what was done for a pair.
+func (r *replica) repaired(started time.Time, outcome *report.Repair) {
 	outcome.DurationMS = float64(time.Since(started).Microseconds()) / 1000
 	r.counters.pulled.Add(int64(outcome.KeysPulled))
 	r.counters.pushed.Add(int64(outcome.KeysPushed))
-	r.node.opts.Events.repaired(outcome)
-	return outcome
+	r.node.opts.Events.repaired(*outcome)
 }
 
 // proven takes note that this node and a partner agreed, up to a moment.
 func (r *replica) proven(partner hlc.NodeID, until time.Time) {
 	r.proofs.record(partner, until)
 	r.schedule.proven(partner, until)
-}
-
-// sessionRun is what one session left for the next.
-type sessionRun struct {
-	err      error
-	inFlight map[int]bool // shards with differences too young to repair
-}
-
-func (s sessionRun) waiting() bool { return s.err == nil && len(s.inFlight) > 0 }
-
-func (s sessionRun) shardsInFlight() []int {
-	shards := make([]int, 0, len(s.inFlight))
-	for shard := range s.inFlight {
-		shards = append(shards, shard)
-	}
-	slices.Sort(shards)
-	return shards
-}
-
-// runSession runs one session as its initiator and adds to the report. It repairs
-// what was written up to settled.
-func (r *replica) runSession(ctx context.Context, partner hlc.NodeID, shards []int, opts report.RepairOptions, settled hlc.Stamp, outcome *report.Repair) sessionRun {
-	run := sessionRun{inFlight: make(map[int]bool)}
-	p, err := r.member(partner)
-	if err != nil {
-		outcome.Error = err.Error()
-		run.err = err
-		return run
-	}
-	if len(r.layout().shared[partner]) == 0 {
-		run.err = fmt.Errorf("%v and %v hold no shard together", r.self, partner)
-		outcome.Error = run.err.Error()
-		return run
-	}
-	missed := p.missedWrites()
-	view := r.store.Snapshot()
-	defer view.Close()
-	now := max(r.clock.now(), settled)
-	whole := shards == nil
-	if whole {
-		shards = r.layout().scope(partner)
-	}
-	cfg := antientropy.Config{Now: now, Settle: now.Sub(settled), Shards: shards, DryRun: opts.DryRun}
-	cfg.Found = func(d antientropy.Difference) {
-		if d.Action == antientropy.Wait {
-			run.inFlight[d.Shard] = true
-		}
-		if opts.DryRun || opts.Explain {
-			addDifference(outcome, d)
-		}
-	}
-	if opts.Explain {
-		cfg.ListMax = 1 // go down to single entries, so that every step shows
-		cfg.Compared = func(c antientropy.Comparison) { addStep(outcome, c) }
-	}
-	again := outcome.Rounds > 0
-	session := antientropy.NewInitiator(view, cfg)
-	run.err = r.drive(ctx, p, session, outcome)
-	rep := session.Report()
-	if !again {
-		outcome.Shards, outcome.ShardsEqual = rep.Shards, rep.ShardsEqual
-	}
-	outcome.Rounds += rep.Rounds
-	outcome.KeysDiverged += rep.Diverged
-	outcome.KeysPulled += rep.Pulled
-	outcome.KeysPushed += rep.Pushed
-	outcome.KeysInFlight += rep.InFlight
-	if run.err != nil {
-		outcome.Error = run.err.Error()
-		return run
-	}
-	if rep.Complete && whole {
-		if rep.InFlight == 0 {
-			p.addMissed(-missed) // it has got them now
-		}
-		r.proven(partner, settled.Time())
-	}
-	return run
-}
-
-// drive carries the messages of a session to the partner and back. Bytes are
-// counted as they travel, framing included.
-func (r *replica) drive(ctx context.Context, p *peer, session *antientropy.Initiator, outcome *report.Repair) (err error) {
-	id := rand.Uint64()
-	defer func() {
-		if err != nil && p.usable() {
-			r.cancelSession(ctx, p, id)
-		}
-	}()
-	for open := true; ; open = false {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if open && !p.usable() { // before a round is counted
-			return fmt.Errorf("%v (%s) is not connected: %s", p.id, p.addr, p.whyNot())
-		}
-		msg, err := session.Next()
-		if msg == nil || err != nil {
-			return err
-		}
-		reply, err := r.exchange(ctx, p, &peerpb.Session{Id: id, Payload: msg, Open: open}, outcome)
-		if err != nil {
-			return fmt.Errorf("%v (%s): %w", p.id, p.addr, cmp.Or(context.Cause(ctx), err))
-		}
-		entries, err := session.Receive(reply)
-		if err != nil {
-			return err
-		}
-		var applied error
-		if len(entries) > 0 {
-			applied = r.applyRepaired(entries)
-		}
-		session.Applied(applied)
-	}
-}
-
-func (r *replica) exchange(ctx context.Context, p *peer, m *peerpb.Session, outcome *report.Repair) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	reply, sent, received, err := p.link.CallSized(ctx, &peerpb.Message{Body: &peerpb.Message_Session{Session: m}})
-	outcome.BytesSent += int64(sent)
-	outcome.BytesReceived += int64(received)
-	if err != nil {
-		return nil, err
-	}
-	return reply.GetSessionReply().GetPayload(), nil
-}
-
-// cancelSession lets the partner release its view now rather than when it finds
-// the session idle. It is a courtesy, so its outcome does not matter.
-func (r *replica) cancelSession(ctx context.Context, p *peer, id uint64) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
-	_, _ = p.link.Call(ctx, &peerpb.Message{Body: &peerpb.Message_Session{Session: &peerpb.Session{Id: id, Cancel: true}}})
-}
-
-// whyNot says why a peer is not usable.
-func (p *peer) whyNot() string {
-	p.mu.Lock()
-	barred := p.barred
-	p.mu.Unlock()
-	if barred != "" {
-		return barred
-	}
-	if err := p.link.LastError(); err != nil {
-		return err.Error()
-	}
-	return "no contact yet"
 }

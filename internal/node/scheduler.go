@@ -9,7 +9,6 @@ import (
 
 	"syntropy/antientropy"
 	"syntropy/hlc"
-	"syntropy/report"
 )
 
 // scheduler lets this node go round its partners: one session at a time, the pair
@@ -121,7 +120,7 @@ func (s *scheduler) session(ctx context.Context, partner hlc.NodeID) {
 	ctx, end := s.r.repairs.begin(ctx)
 	defer end()
 	before, _ := s.r.proofs.get(partner)
-	outcome := s.r.repairPair(ctx, partner, report.RepairOptions{NoWait: true})
+	outcome := s.r.repairSettled(ctx, partner)
 	log := s.r.log.With("partner", partner.String(), "duration_ms", outcome.DurationMS)
 	if after, _ := s.r.proofs.get(partner); outcome.Error != "" || !after.After(before) {
 		s.mu.Lock()

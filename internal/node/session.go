@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -27,6 +26,10 @@ const (
 	sessionAge = 30 * time.Minute
 )
 
+// codeUnknownSession refuses a message of a session that this node has no part in,
+// or not any more.
+const codeUnknownSession = "unknown"
+
 // sessionTable holds the sessions in which this node is the partner.
 type sessionTable struct {
 	store *storage.Store
@@ -43,8 +46,10 @@ type sessionKey struct {
 // partnerSession is one of them. mu serialises its messages.
 type partnerSession struct {
 	mu        sync.Mutex
-	view      *storage.Snapshot
+	view      *storage.Snapshot // nil until the first message tells as of when
+	asOf      hlc.Stamp         // the moment that the initiator compares
 	responder *antientropy.Responder
+	read      uint64 // rows that are counted already
 	opened    time.Time
 	used      atomic.Int64 // when the last message came, since opened
 	closed    bool
@@ -66,8 +71,11 @@ func (t *sessionTable) get(key sessionKey, open bool) (s *partnerSession, busy b
 	if len(t.sessions) >= maxPartnerSessions {
 		return nil, true
 	}
-	view := t.store.Snapshot()
-	s = &partnerSession{view: view, responder: antientropy.NewResponder(view), opened: time.Now()}
+	s = &partnerSession{opened: time.Now()}
+	s.responder = antientropy.NewResponder(func(asOf hlc.Stamp) (antientropy.View, error) {
+		s.view, s.asOf = t.store.SnapshotAsOf(asOf), asOf
+		return s.view, nil
+	})
 	t.sessions[key] = s
 	return s, false
 }
@@ -86,10 +94,10 @@ func (t *sessionTable) end(key sessionKey) {
 func (s *partnerSession) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.closed {
-		s.closed = true
+	if !s.closed && s.view != nil {
 		s.view.Close()
 	}
+	s.closed = true
 }
 
 func (t *sessionTable) endIf(condition func(sessionKey, *partnerSession) bool) {
@@ -150,7 +158,7 @@ func (r *replica) handleSession(from hlc.NodeID, req *peerpb.Session) *peerpb.Me
 	case busy:
 		return sessionReply(antientropy.Refuse("busy", "it takes part in as many sessions as it can; try again later"))
 	case s == nil:
-		return sessionReply(antientropy.Refuse("unknown", "the session is unknown here: the partner restarted, or the session was idle for too long; begin a new one"))
+		return sessionReply(antientropy.Refuse(codeUnknownSession, "the session is unknown here: the partner restarted, or the session was idle for too long; begin a new one"))
 	}
 	reply, done := r.step(s, from, req.Payload)
 	if done {
@@ -163,7 +171,7 @@ func (r *replica) step(s *partnerSession, from hlc.NodeID, msg []byte) (reply []
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return antientropy.Refuse("unknown", "the session has just ended"), true
+		return antientropy.Refuse(codeUnknownSession, "the session has just ended"), true
 	}
 	s.used.Store(int64(time.Since(s.opened)))
 	entries, err := s.responder.Receive(msg)
@@ -175,33 +183,51 @@ func (r *replica) step(s *partnerSession, from hlc.NodeID, msg []byte) (reply []
 		applied = r.applyRepaired(entries)
 	}
 	reply = s.responder.Reply(applied)
+	r.counters.rowsRead.Add(int64(s.responder.RowsRead() - s.read))
+	s.read = s.responder.RowsRead()
 	if s.responder.Complete() && s.responder.Shards() == len(r.layout().shared[from]) {
+		// The initiator has left alone what was younger than its settle window, and
+		// not seen what was written after the moment that it compared.
 		began := r.clock.now().Add(-time.Since(s.opened))
-		r.proven(from, began.Add(-r.settings.Settle).Time())
+		r.proven(from, min(s.asOf, began.Add(-r.settings.Settle)).Time())
 	}
 	return reply, s.responder.Done()
 }
 
-// applyRepaired applies entries that a session brought. One that is refused ends
-// the session, but not before the others are applied: a single entry from the
-// future must not keep two replicas apart.
+// refusedError is the outcome of entries that a session brought and this node did
+// not take. The others are applied.
+type refusedError struct {
+	count int
+	err   error // of the last one
+}
+
+func (e *refusedError) Error() string { return e.err.Error() }
+
+// applyRepaired applies entries that a session brought. One that is refused keeps
+// the session from completing, but not the others from being applied: a single
+// entry from the future must not keep two replicas apart.
 func (r *replica) applyRepaired(entries []lww.Entry) error {
-	var refused error
+	refused := new(refusedError)
 	l := r.layout()
 	good := entries[:0:0]
 	for _, e := range entries {
 		if shard, _ := r.store.Locate(e.Key); !l.table.Holds(r.self, shard) {
-			refused = fmt.Errorf("key %q: %v holds no replica of shard %d", e.Key, r.self, shard)
+			refused.err = fmt.Errorf("key %q: %v holds no replica of shard %d", e.Key, r.self, shard)
 			continue
 		}
 		if err := r.clock.Observe(e.Newest()); err != nil {
-			refused = fmt.Errorf("key %q: %w", e.Key, err)
+			refused.err = fmt.Errorf("key %q: %w", e.Key, err)
 			continue
 		}
 		good = append(good, e)
 	}
-	_, err := r.store.Apply(good)
-	return errors.Join(err, refused)
+	if _, err := r.store.Apply(good); err != nil {
+		return err
+	}
+	if refused.count = len(entries) - len(good); refused.count > 0 {
+		return refused
+	}
+	return nil
 }
 
 func sessionReply(payload []byte) *peerpb.Message {

@@ -94,6 +94,7 @@ func (r *replica) count() report.Counters {
 		HintsKept: h.Added, HintsDelivered: h.Delivered - r.counters.hintsRejected.Load(), HintsExpired: h.Expired, HintsDropped: h.Dropped + h.Damaged,
 		HintsRejected: r.counters.hintsRejected.Load(), ReadRepairs: r.counters.readRepairs.Load(),
 		SessionsScheduled: r.counters.sessions.Load(), KeysPulled: r.counters.pulled.Load(), KeysPushed: r.counters.pushed.Load(),
+		RowsReadByRepair: r.counters.rowsRead.Load(),
 	}
 }
 

@@ -377,7 +377,10 @@ func (r *replica) sendApply(ctx context.Context, p *peer, m *peerpb.Message) ([]
 		answers[rej.Index] = coordinator.Answer{Outcome: coordinator.Deferred, Reason: rej.Reason}
 		if rej.ForGood {
 			answers[rej.Index].Outcome = coordinator.Rejected
-			p.addMissed(1)
+			rejected, _, err := lww.DecodeEntry(m.GetApply().Entries[rej.Index])
+			if err == nil {
+				p.addMissed(rejected)
+			}
 		}
 	}
 	if n := len(body.Rejected); n > 0 {

@@ -77,6 +77,14 @@ func (b Bug) view(v *storage.Snapshot) antientropy.View {
 	return v
 }
 
+// moment is the moment that a session compares.
+func (b Bug) moment(asOf hlc.Stamp) hlc.Stamp {
+	if b == DigestWithoutValue {
+		return hlc.Max
+	}
+	return asOf
+}
+
 func (b Bug) engine(e *memstore.Engine) storage.Engine {
 	if b == LeafForgetsDeletes {
 		return forgetful{e}
@@ -161,39 +169,35 @@ func (n *node) overwrite(e lww.Entry) {
 	n.log("n%d overwrites %s by %s", n.id, describe(old), describe(e))
 }
 
-// valueless is a view whose digests do not cover values.
+// valueless is a view whose digests do not cover values. It shows the present.
 type valueless struct{ *storage.Snapshot }
 
-func (v valueless) Digest(e lww.Entry) merkle.Digest {
+func (v valueless) Sum(e lww.Entry) merkle.Sum {
 	e.Value = nil
-	return v.Snapshot.Digest(e)
+	return v.Snapshot.Sum(e)
 }
 
-func (v valueless) Rows(shard int, n merkle.Node, visit func(ring.Token, lww.Entry, merkle.Digest) bool) error {
-	return v.Snapshot.Rows(shard, n, func(t ring.Token, e lww.Entry, _ merkle.Digest) bool {
-		return visit(t, e, v.Digest(e))
+func (v valueless) Rows(n merkle.Node, visit func(merkle.Row) bool) error {
+	return v.Snapshot.Rows(n, func(r merkle.Row) bool {
+		r.Sum = v.Sum(r.Entry)
+		return visit(r)
 	})
 }
 
 func (v valueless) Root(shard int) (d merkle.Digest) {
-	children, err := v.Children(shard, merkle.Node{})
+	root := merkle.Node{Bits: uint8(ring.ShardBits(v.Shards())), Path: uint64(shard)}
+	err := v.Rows(root, func(r merkle.Row) bool {
+		d = d.Plus(merkle.DigestOf(r.Position, r.Sum))
+		return true
+	})
 	if err != nil {
 		panic(err) // a snapshot in memory can be read
-	}
-	for _, c := range children {
-		d = d.Plus(c)
 	}
 	return d
 }
 
-func (v valueless) Children(shard int, n merkle.Node) ([merkle.Fanout]merkle.Digest, error) {
-	return merkle.ChildrenByScan(n, func(visit func(ring.Token, merkle.Digest)) error {
-		return v.Rows(shard, n, func(t ring.Token, _ lww.Entry, d merkle.Digest) bool {
-			visit(t, d)
-			return true
-		})
-	})
-}
+// Syndromes leaves it to the session to sum them from the rows.
+func (v valueless) Syndromes(merkle.Node, int, []merkle.Syndrome) bool { return false }
 
 // forgetful is an engine that leaves the leaves out of a batch with a tombstone.
 type forgetful struct{ *memstore.Engine }

@@ -53,7 +53,10 @@ func (n *node) create() {
 func (n *node) open() {
 	var err error
 	n.store, err = storage.Open(n.opts.Bug.engine(n.engine), storage.Options{
-		Shards: n.opts.Shards, Secret: secret, LeafLevel: 1 + int(n.id)%2,
+		Shards: n.opts.Shards, Secret: secret,
+		// Trees of several shapes, and nodes that remember too few writes for a
+		// view as of a moment.
+		LeafKeys: 1 + 3*(int(n.id)%3), RecentEntries: []int{0, 20, 200}[int(n.id)%3],
 		PhysicalDelete: n.opts.Bug == PhysicalDelete,
 	})
 	if err != nil {

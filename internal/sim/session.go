@@ -43,8 +43,18 @@ func (w *world) beginSession(a, b *node) *session {
 	w.sessions++
 	w.result.Sessions++
 	now := hlc.FromTime(a.wall())
-	s := &session{id: w.sessions, a: a, b: b, view: a.store.Snapshot(), settled: now.Add(-settle)}
-	cfg := antientropy.Config{Now: now, Settle: settle, ListMax: []int{0, 1, 4}[w.rand.IntN(3)]}
+	s := &session{id: w.sessions, a: a, b: b, settled: now.Add(-settle)}
+	// As of when: what the schedule, an operator, and a node that remembers too
+	// little compare.
+	asOf := []hlc.Stamp{s.settled, now, hlc.Max}[w.rand.IntN(3)]
+	s.view = a.store.SnapshotAsOf(w.opts.Bug.moment(asOf))
+	cfg := antientropy.Config{Now: now, AsOf: s.view.AsOf(), Settle: settle, Expected: []int{0, 3, 30}[w.rand.IntN(3)], Textbook: w.chance(0.1)}
+	cfg.Found = func(d antientropy.Difference) {
+		w.log("session %d: n%d differs from n%d in %s: %v, %s", s.id, a.id, b.id, d.Key, d.Action, d.Reason)
+	}
+	if w.chance(0.1) {
+		cfg.Salt = 1
+	}
 	if w.chance(0.3) {
 		cfg.MessageBytes = 200
 	}
@@ -92,8 +102,11 @@ func (n *node) message(s *session, number, life int, msg []byte) {
 		n.reply(s, nil, number, antientropy.Refuse("busy", "too many sessions"))
 		return
 	case p == nil:
-		p = &partner{life: n.life, view: n.store.Snapshot()}
-		p.resp = antientropy.NewResponder(n.opts.Bug.view(p.view))
+		p = &partner{life: n.life}
+		p.resp = antientropy.NewResponder(func(asOf hlc.Stamp) (antientropy.View, error) {
+			p.view = n.store.SnapshotAsOf(n.opts.Bug.moment(asOf))
+			return n.opts.Bug.view(p.view), nil
+		})
 		n.partner[s.id] = p
 	}
 	if number <= p.seen || p.resp.Done() {
@@ -107,7 +120,9 @@ func (n *node) message(s *session, number, life int, msg []byte) {
 	n.reply(s, p, number, p.resp.Reply(err))
 	n.after(2*sessionTimeout, func() {
 		if p.seen == number {
-			p.view.Close() // the initiator went away
+			if p.view != nil {
+				p.view.Close() // the initiator went away
+			}
 			p.resp.Reply(errors.New("timeout"))
 		}
 	})

