@@ -58,9 +58,9 @@ func run(t *testing.T, peer Peer, w reconcile.Workload) Result {
 // indexes are then equal though the rows are not, so nothing is found.
 func TestUpdates(t *testing.T) {
 	w := reconcile.Workload{Keys: 3000, Diverged: 200, Case: reconcile.Stale, Seed: 1}
-	a, b := reconcile.Generate(w)
 	for _, peer := range Peers() {
 		t.Run(peer.Name(), func(t *testing.T) {
+			a, b := reconcile.Generate(w)
 			sideA, err := peer.Build(a)
 			if err != nil {
 				t.Fatal(err)
@@ -93,6 +93,24 @@ func sumAt(r *reconcile.Replica, x ring.Position) (sum merkle.Sum) {
 		return true
 	})
 	return sum
+}
+
+// TestEntriesAreNotCounted: how long the values are that a session moves does
+// not change its figures, but for the length of values in some messages.
+func TestEntriesAreNotCounted(t *testing.T) {
+	var bytes [2][2]int
+	for i, length := range []int{20, 2000} {
+		r := run(t, Syntropy{}, reconcile.Workload{Keys: 3000, Diverged: 100, ValueBytes: length, Seed: 1})
+		bytes[i] = [2]int{r.BytesAtoB, r.BytesBtoA}
+		if r.RoundTrips > r.RoundTripsTotal || r.NamingBytes > r.BytesAtoB+r.BytesBtoA {
+			t.Errorf("naming cost more than all: %+v", r)
+		}
+	}
+	for i := range 2 {
+		if grown := bytes[1][i] - bytes[0][i]; grown < -300 || grown > 300 {
+			t.Errorf("with values 100 times as long, %v bytes became %v", bytes[0], bytes[1])
+		}
+	}
 }
 
 // liar is a peer that forgets the first key and names one that does not differ.

@@ -16,82 +16,152 @@ import (
 
 // Row is what is reported of one peer over one workload: medians over the runs.
 type Row struct {
-	Peer              string   `json:"peer"`
-	N                 int      `json:"n"`
-	D                 int      `json:"d"`
-	Case              string   `json:"case"`
-	Shards            int      `json:"shards"`
-	BytesSent         int      `json:"bytes_sent"`     // by the initiator
-	BytesReceived     int      `json:"bytes_received"` // by the initiator
-	BytesPerKey       *float64 `json:"bytes_per_key"`  // both ways, for each diverged key; null if there is none
-	Rounds            float64  `json:"rounds"`
-	CPUMsInitiator    float64  `json:"cpu_ms_initiator"`
-	CPUMsPartner      float64  `json:"cpu_ms_partner"`
+	Peer          string   `json:"peer"`
+	N             int      `json:"n"`
+	D             int      `json:"d"`
+	Case          string   `json:"case"`
+	Shards        int      `json:"shards"`
+	BytesSent     int      `json:"bytes_sent"`     // by the initiator
+	BytesReceived int      `json:"bytes_received"` // by the initiator
+	BytesPerKey   *float64 `json:"bytes_per_key"`  // both ways, for each diverged key; null if there is none
+	// NamingBytes is what went both ways until every diverged key was named: all
+	// of the bytes, unless the peer moves entries, too.
+	NamingBytes    int     `json:"naming_bytes"`
+	Rounds         float64 `json:"rounds"`       // until every diverged key was named
+	RoundsTotal    float64 `json:"rounds_total"` // until the session was over
+	CPUMsInitiator float64 `json:"cpu_ms_initiator"`
+	CPUMsPartner   float64 `json:"cpu_ms_partner"`
+	// The CPU times divided by those of merkle16 in the same runs; null if it was
+	// not measured beside.
+	CPURatioInitiator *float64 `json:"cpu_ratio_initiator"`
+	CPURatioPartner   *float64 `json:"cpu_ratio_partner"`
 	Comparisons       int      `json:"comparisons"`
 	Missed            int      `json:"missed"` // the worst run
 	Extra             int      `json:"extra"`  // the worst run
 	MemoryBytesPerKey float64  `json:"memory_bytes_per_key"`
-	UpdateNS          *float64 `json:"update_ns"` // null if the index cannot be updated
+	UpdateNS          *float64 `json:"update_ns"`    // null if the index cannot be updated
+	UpdateRatio       *float64 `json:"update_ratio"` // to one keyed hash of an entry, measured beside
 	Runs              int      `json:"runs"`
+	Seeds             int      `json:"seeds"`
 	Skipped           string   `json:"skipped,omitempty"` // why nothing was measured
 }
 
 // contender is a peer that takes part in a measurement.
 type contender struct {
+	peer    Peer
 	row     *Row
 	a, b    Side
 	results []Result
+	updates []float64 // ns
 }
 
-// Measure runs all peers over one workload. Run by run they take turns, so that
-// whatever else the machine does falls on all of them. progress is told what is
-// being done.
-func Measure(w reconcile.Workload, peers []Peer, runs int, progress func(string)) ([]Row, error) {
-	progress(fmt.Sprintf("generating %d keys, %d diverged (%s)", w.Keys, w.Diverged, w.Case))
-	a, b := reconcile.Generate(w)
-	w, truth := a.Workload(), a.Truth()
-
+// Measure runs all peers over one workload, runs times for each of so many
+// seeds. Run by run they take turns, so that whatever else the machine does falls
+// on all of them. progress is told what is being done.
+func Measure(w reconcile.Workload, peers []Peer, seeds, runs int, progress func(string)) ([]Row, error) {
 	rows := make([]Row, len(peers))
 	var contenders []*contender
 	for i, peer := range peers {
-		rows[i] = Row{Peer: peer.Name(), N: w.Keys, D: w.Diverged, Case: w.Case, Shards: w.Shards, Runs: runs, Skipped: peer.Limit(w)}
-		if rows[i].Skipped != "" {
-			rows[i].Runs = 0
-			continue
+		rows[i] = Row{
+			Peer: peer.Name(), N: w.Keys, D: w.Diverged, Case: cmp.Or(w.Case, reconcile.Mixed), Shards: max(1, w.Shards),
+			Skipped: peer.Limit(w),
 		}
-		progress("building " + peer.Name())
-		c := &contender{row: &rows[i]}
-		var err error
-		before := heap()
-		if c.a, err = peer.Build(a); err != nil {
-			return nil, fmt.Errorf("%s: %w", peer.Name(), err)
+		if rows[i].Skipped == "" {
+			rows[i].Runs, rows[i].Seeds = seeds*runs, seeds
+			contenders = append(contenders, &contender{peer: peer, row: &rows[i]})
 		}
-		if a.Len() > 0 {
-			c.row.MemoryBytesPerKey = max(0, float64(heap()-before)/float64(a.Len()))
-		}
-		if c.b, err = peer.Build(b); err != nil {
-			return nil, fmt.Errorf("%s: %w", peer.Name(), err)
-		}
-		if u, ok := c.a.(Updater); ok {
-			c.row.UpdateNS = updateNS(u, a)
-		}
-		contenders = append(contenders, c)
 	}
-	for run := range runs {
-		for _, c := range contenders {
-			progress(fmt.Sprintf("run %d of %d: %s", run+1, runs, c.row.Peer))
-			runtime.GC() // so that nobody pays for another's garbage
-			r, err := Run(c.a, c.b, truth)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", c.row.Peer, err)
-			}
-			c.results = append(c.results, r)
+	var hash []float64 // ns
+	for seed := range seeds {
+		progress(fmt.Sprintf("generating %d keys, %d diverged (%s), seed %d", w.Keys, w.Diverged, w.Case, w.Seed))
+		a, b := reconcile.Generate(w)
+		ns, err := prepare(contenders, a, b, seed == 0, progress)
+		if err != nil {
+			return nil, err
 		}
+		hash = append(hash, ns...)
+		for run := range runs {
+			for _, c := range contenders {
+				progress(fmt.Sprintf("run %d of %d: %s", seed*runs+run+1, seeds*runs, c.row.Peer))
+				if err := c.run(a.Truth()); err != nil {
+					return nil, fmt.Errorf("%s: %w", c.row.Peer, err)
+				}
+			}
+		}
+		for _, c := range contenders {
+			c.a, c.b = nil, nil
+		}
+		w.Seed++
 	}
 	for _, c := range contenders {
-		c.summarize()
+		c.summarize(hash)
 	}
+	compareCPU(rows)
 	return rows, nil
+}
+
+// prepare builds the indexes and measures what they take and what their updates
+// cost, and beside them the hash of an entry.
+func prepare(contenders []*contender, a, b *reconcile.Replica, measure bool, progress func(string)) (hash []float64, err error) {
+	for _, c := range contenders {
+		progress("building " + c.row.Peer)
+		var before int64
+		if measure {
+			before = heap()
+		}
+		if c.a, err = c.peer.Build(a); err != nil {
+			return nil, fmt.Errorf("%s: %w", c.row.Peer, err)
+		}
+		if measure && a.Len() > 0 {
+			bytes := float64(0)
+			if s, ok := c.a.(Sized); ok {
+				bytes = float64(s.Bytes())
+			} else {
+				bytes = float64(max(0, heap()-before))
+			}
+			c.row.MemoryBytesPerKey = rounded(bytes / float64(a.Len()))
+		}
+		if c.b, err = c.peer.Build(b); err != nil {
+			return nil, fmt.Errorf("%s: %w", c.row.Peer, err)
+		}
+	}
+	if !measure || a.Len() == 0 {
+		return nil, nil
+	}
+	for range updateRounds {
+		hash = append(hash, hashNS(a))
+		for _, c := range contenders {
+			if u, ok := c.a.(Updater); ok {
+				c.updates = append(c.updates, updateNS(u, a))
+			}
+		}
+	}
+	return hash, nil
+}
+
+// A short session is repeated within its turn, so that its time is more than
+// that of missing the caches once.
+const (
+	turnTime = 5 * time.Millisecond
+	turnMax  = 25
+)
+
+func (c *contender) run(truth []ring.Position) error {
+	runtime.GC() // so that nobody pays for another's garbage
+	var turn []Result
+	for spent := time.Duration(0); len(turn) == 0 || spent < turnTime && len(turn) < turnMax; {
+		r, err := Run(c.a, c.b, truth)
+		if err != nil {
+			return err
+		}
+		spent += r.CPUInitiator + r.CPUPartner
+		turn = append(turn, r)
+	}
+	r := turn[0] // all are alike but for the time
+	r.CPUInitiator = median(turn, func(r Result) time.Duration { return r.CPUInitiator })
+	r.CPUPartner = median(turn, func(r Result) time.Duration { return r.CPUPartner })
+	c.results = append(c.results, r)
+	return nil
 }
 
 // heap returns how much memory is in use. Pools, and what they hang on to, go
@@ -108,23 +178,52 @@ func heap() int64 {
 	}
 }
 
-func (c *contender) summarize() {
-	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+func (c *contender) summarize(hash []float64) {
+	ms := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
 	row, results := c.row, c.results
 	row.BytesSent = median(results, func(r Result) int { return r.BytesAtoB })
 	row.BytesReceived = median(results, func(r Result) int { return r.BytesBtoA })
+	row.NamingBytes = median(results, func(r Result) int { return r.NamingBytes })
 	if row.D > 0 {
-		perKey := float64(row.BytesSent+row.BytesReceived) / float64(row.D)
+		perKey := rounded(median(results, func(r Result) float64 { return float64(r.BytesAtoB + r.BytesBtoA) }) / float64(row.D))
 		row.BytesPerKey = &perKey
 	}
 	row.Rounds = median(results, func(r Result) float64 { return r.RoundTrips })
+	row.RoundsTotal = median(results, func(r Result) float64 { return r.RoundTripsTotal })
 	row.CPUMsInitiator = median(results, func(r Result) float64 { return ms(r.CPUInitiator) })
 	row.CPUMsPartner = median(results, func(r Result) float64 { return ms(r.CPUPartner) })
 	row.Comparisons = median(results, func(r Result) int { return r.Comparisons })
 	for _, r := range results {
 		row.Missed, row.Extra = max(row.Missed, r.Missed), max(row.Extra, r.Extra)
 	}
+	if len(c.updates) > 0 {
+		// The least of some: what comes on top is what else the machine does.
+		ns := math.Round(slices.Min(c.updates))
+		ratio := rounded(slices.Min(c.updates) / slices.Min(hash))
+		row.UpdateNS, row.UpdateRatio = &ns, &ratio
+	}
 }
+
+// compareCPU divides CPU times by those of the baseline.
+func compareCPU(rows []Row) {
+	i := slices.IndexFunc(rows, func(r Row) bool { return r.Peer == baseline && r.Skipped == "" })
+	if i < 0 {
+		return
+	}
+	base := rows[i]
+	for i := range rows {
+		if r := &rows[i]; r.Skipped == "" {
+			initiator, partner := rounded(r.CPUMsInitiator/base.CPUMsInitiator), rounded(r.CPUMsPartner/base.CPUMsPartner)
+			r.CPURatioInitiator, r.CPURatioPartner = &initiator, &partner
+		}
+	}
+}
+
+// baseline is the peer that CPU times are measured against.
+const baseline = "merkle16"
+
+// rounded keeps three decimals: more is noise.
+func rounded(f float64) float64 { return math.Round(1000*f) / 1000 }
 
 // median returns the middle one, the lower of two.
 func median[T cmp.Ordered](results []Result, of func(Result) T) T {
@@ -137,27 +236,23 @@ func median[T cmp.Ordered](results []Result, of func(Result) T) T {
 }
 
 // updateRows is how many rows are updated to measure what it costs: enough to
-// miss the caches as writes do.
-const updateRows = 50_000
+// miss the caches as writes do. It is done some times.
+const (
+	updateRows   = 50_000
+	updateRounds = 5
+)
 
 // updateNS measures the update of rows all over the replica. Each is changed and
 // then changed back, so the index is what it was.
-func updateNS(u Updater, r *reconcile.Replica) *float64 {
+func updateNS(u Updater, r *reconcile.Replica) float64 {
 	type write struct {
 		x             ring.Position
 		before, after merkle.Sum
 	}
 	var writes []write
-	every, i := max(1, r.Len()/updateRows), 0
-	r.Rows(0, ring.MaxPosition, func(x ring.Position, _ lww.Entry, s merkle.Sum) bool {
-		if i++; i%every == 0 {
-			writes = append(writes, write{x, s, s.Plus(merkle.Sum{Hi: 1, Lo: 1})})
-		}
-		return true
+	some(r, func(x ring.Position, _ lww.Entry, s merkle.Sum) {
+		writes = append(writes, write{x, s, s.Plus(merkle.Sum{Hi: 1 << 40, Lo: 1})})
 	})
-	if len(writes) == 0 {
-		return nil
-	}
 	// Not in the order of positions, in which no client writes.
 	for i := range writes {
 		j := int(uint64(i) * 0x9e3779b97f4a7c15 % uint64(len(writes)))
@@ -171,6 +266,29 @@ func updateNS(u Updater, r *reconcile.Replica) *float64 {
 	for _, w := range writes {
 		u.Update(w.x, w.after, w.before)
 	}
-	ns := math.Round(float64(time.Since(start).Nanoseconds()) / float64(2*len(writes)))
-	return &ns
+	return float64(time.Since(start).Nanoseconds()) / float64(2*len(writes))
+}
+
+// some visits rows all over a replica, updateRows of them or twice as many.
+func some(r *reconcile.Replica, visit func(ring.Position, lww.Entry, merkle.Sum)) {
+	every, i := max(1, r.Len()/updateRows), 0
+	r.Rows(0, ring.MaxPosition, func(x ring.Position, e lww.Entry, s merkle.Sum) bool {
+		if i++; i%every == 0 {
+			visit(x, e, s)
+		}
+		return true
+	})
+}
+
+// hashNS measures the keyed hash of an entry: what a write costs at least, with
+// any digest.
+func hashNS(r *reconcile.Replica) float64 {
+	var entries []lww.Entry
+	some(r, func(_ ring.Position, e lww.Entry, _ merkle.Sum) { entries = append(entries, e.Clone()) })
+	runtime.GC()
+	start := time.Now()
+	for _, e := range entries {
+		r.Hasher().Entry(e)
+	}
+	return float64(time.Since(start).Nanoseconds()) / float64(len(entries))
 }

@@ -57,6 +57,25 @@ type Initiator interface {
 	Named() []ring.Position
 }
 
+// Repairer is an Initiator that does not stop when all is named, but moves the
+// entries, too, until both sides agree.
+type Repairer interface {
+	Repaired() Repair
+}
+
+// Repair is what of a session's cost was naming, and what the entries were that
+// it moved.
+type Repair struct {
+	EntriesSent, EntriesReceived int // bytes
+	NamingRounds                 int // until every diverged key was known; 0 if there was none
+	NamingBytes                  int // both ways until then, without frames and entries
+}
+
+// Sized is a Side that knows how much memory its index takes.
+type Sized interface {
+	Bytes() int
+}
+
 // Updater is a Side whose index follows a write.
 type Updater interface {
 	// Update replaces the hash of a row.
@@ -71,8 +90,10 @@ const maxMessages = 10_000
 
 // Result is what one session cost.
 type Result struct {
-	BytesAtoB, BytesBtoA       int // a is the initiator
-	RoundTrips                 float64
+	BytesAtoB, BytesBtoA       int     // a is the initiator; without entries
+	RoundTrips                 float64 // until every diverged key was named
+	RoundTripsTotal            float64 // of a Repairer, more: until both sides agree
+	NamingBytes                int     // both ways, until every diverged key was named
 	CPUInitiator, CPUPartner   time.Duration
 	Comparisons, Missed, Extra int
 }
@@ -95,7 +116,7 @@ func Run(a, b Side, truth []ring.Position) (r Result, err error) {
 		}
 		if msg == nil {
 			r.Comparisons = initiator.Comparisons() + partner.Comparisons()
-			r.RoundTrips = float64(messages) / 2
+			r.finish(initiator, messages)
 			r.Missed, r.Extra = differences(truth, initiator.Named())
 			return r, nil
 		}
@@ -116,6 +137,22 @@ func Run(a, b Side, truth []ring.Position) (r Result, err error) {
 		}
 	}
 	return r, fmt.Errorf("no end after %d messages", maxMessages)
+}
+
+// finish takes apart what a session as a whole has cost.
+func (r *Result) finish(initiator Initiator, messages int) {
+	r.RoundTrips, r.RoundTripsTotal = float64(messages)/2, float64(messages)/2
+	if s, ok := initiator.(Repairer); ok {
+		repair := s.Repaired()
+		r.BytesAtoB -= repair.EntriesSent
+		r.BytesBtoA -= repair.EntriesReceived
+		if repair.NamingRounds > 0 {
+			r.RoundTrips = float64(repair.NamingRounds)
+			r.NamingBytes = repair.NamingBytes + 2*frameBytes*repair.NamingRounds
+			return
+		}
+	}
+	r.NamingBytes = r.BytesAtoB + r.BytesBtoA
 }
 
 func timed(f func()) time.Duration {

@@ -34,7 +34,8 @@ func run(args []string, stdout, stderr io.Writer) error {
 	d := flags.String("d", "1000", "diverged keys, as a number or as a share such as 10%, or several with commas")
 	cases := flags.String("case", reconcile.Mixed, "how they differ, with commas: "+strings.Join(reconcile.Cases(), ", "))
 	names := flags.String("peers", "", "which peers, with commas; all if empty: "+strings.Join(peerNames(), ", "))
-	runs := flags.Int("runs", 5, "runs of each peer, of which the median is shown")
+	runs := flags.Int("runs", 5, "runs of each peer for each seed; the median of all is shown")
+	seeds := flags.Int("seeds", 1, "how many seeds, from -seed on")
 	shards := flags.Int("shards", 1, "shards, a power of two")
 	seed := flags.Uint64("seed", 1, "seed of the replicas")
 	valueBytes := flags.Int("value-bytes", reconcile.DefaultValueBytes, "length of a value")
@@ -47,8 +48,8 @@ func run(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if *runs < 1 {
-		return fmt.Errorf("-runs %d: there must be one at least", *runs)
+	if *runs < 1 || *seeds < 1 {
+		return fmt.Errorf("-runs %d -seeds %d: there must be one at least", *runs, *seeds)
 	}
 	workloads, err := workloadsOf(*n, *d, *cases, reconcile.Workload{Shards: *shards, Seed: *seed, ValueBytes: *valueBytes})
 	if err != nil {
@@ -60,7 +61,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	}
 	missed := false
 	for i, w := range workloads {
-		rows, err := bench.Measure(w, peers, *runs, progress)
+		rows, err := bench.Measure(w, peers, *seeds, *runs, progress)
 		if err != nil {
 			return err
 		}
@@ -78,7 +79,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 		if i > 0 {
 			fmt.Fprintln(stdout)
 		}
-		if err := printTable(stdout, w, *runs, rows); err != nil {
+		if err := printTable(stdout, w, *runs**seeds, rows); err != nil {
 			return err
 		}
 	}
@@ -140,23 +141,20 @@ func count(s string, of int) (int, error) {
 		}
 		return int(math.Round(f / 100 * float64(of))), nil
 	}
-	f, err := strconv.ParseFloat(s, 64)
-	if err != nil || f != math.Trunc(f) || f < 0 || f > reconcile.MaxKeys {
-		return 0, fmt.Errorf("%q is not a number of keys: give one such as 1000 or 1e6", s)
-	}
-	return int(f), nil
+	return reconcile.ParseCount(s)
 }
 
 func printTable(out io.Writer, w reconcile.Workload, runs int, rows []bench.Row) error {
 	fmt.Fprintf(out, "%d keys, %d diverged (%s), shards: %d, runs: %d\n", w.Keys, w.Diverged, w.Case, w.Shards, runs)
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "peer\tsent\treceived\tB/diverged\trounds\tCPU ms initiator\tpartner\tcompared\tmissed\textra\tmemory B/key\tupdate ns\t")
+	fmt.Fprintln(t, "peer\tsent\treceived\tB/diverged\trounds\tin all\tCPU ms initiator\tpartner\tratio\tpartner\tcompared\tmissed\textra\tmemory B/key\tupdate ns\t/ hash\t")
 	for _, r := range rows {
 		if r.Skipped != "" {
 			continue
 		}
-		fmt.Fprintf(t, "%s\t%d\t%d\t%s\t%g\t%.3g\t%.3g\t%d\t%d\t%d\t%.3g\t%s\t\n", r.Peer, r.BytesSent, r.BytesReceived, optional(r.BytesPerKey),
-			r.Rounds, r.CPUMsInitiator, r.CPUMsPartner, r.Comparisons, r.Missed, r.Extra, r.MemoryBytesPerKey, optional(r.UpdateNS))
+		fmt.Fprintf(t, "%s\t%d\t%d\t%s\t%g\t%g\t%.3g\t%.3g\t%s\t%s\t%d\t%d\t%d\t%.3g\t%s\t%s\t\n", r.Peer, r.BytesSent, r.BytesReceived, optional(r.BytesPerKey, 1),
+			r.Rounds, r.RoundsTotal, r.CPUMsInitiator, r.CPUMsPartner, optional(r.CPURatioInitiator, 2), optional(r.CPURatioPartner, 2),
+			r.Comparisons, r.Missed, r.Extra, r.MemoryBytesPerKey, optional(r.UpdateNS, 0), optional(r.UpdateRatio, 1))
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -169,9 +167,9 @@ func printTable(out io.Writer, w reconcile.Workload, runs int, rows []bench.Row)
 	return nil
 }
 
-func optional(v *float64) string {
+func optional(v *float64, decimals int) string {
 	if v == nil {
 		return "-"
 	}
-	return strconv.FormatFloat(*v, 'f', 0, 64)
+	return strconv.FormatFloat(*v, 'f', decimals, 64)
 }

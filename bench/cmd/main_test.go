@@ -60,7 +60,7 @@ func TestTable(t *testing.T) {
 }
 
 func TestBadArguments(t *testing.T) {
-	for _, args := range []string{"-n 1.5", "-n x", "-n 10 -d 11", "-d 101%", "-d -1", "-peers nobody", "-case odd", "-shards 3", "-runs 0"} {
+	for _, args := range []string{"-n 1.5", "-n x", "-n 10 -d 11", "-d 101%", "-d -1", "-peers nobody", "-case odd", "-shards 3", "-runs 0", "-seeds 0"} {
 		if err := run(strings.Fields(args), io.Discard, io.Discard); err == nil {
 			t.Errorf("%s was taken", args)
 		}

@@ -167,6 +167,14 @@ func (r *Replica) Tree(shard int) *merkle.Tree {
 	return r.trees[shard]
 }
 
+// TreeBytes returns the memory that the trees of all shards take.
+func (r *Replica) TreeBytes() (n int) {
+	for shard := range r.Shards() {
+		n += r.Tree(shard).Bytes()
+	}
+	return n
+}
+
 func (r *Replica) buildTree(shard int) *merkle.Tree {
 	root := merkle.Node{Bits: uint8(ring.ShardBits(r.w.Shards)), Path: uint64(shard)}
 	count := uint64(r.count(root.First(), root.Last()))

@@ -38,6 +38,69 @@ func (v view) Rows(n merkle.Node, visit func(merkle.Row) bool) error {
 func (v view) Sum(e lww.Entry) merkle.Sum { return v.Hasher().Entry(e) }
 func (v view) Hash(b []byte) uint64       { return v.Hasher().Bytes(b) }
 
+// Initiator is the initiator of a session over a replica. It applies nothing:
+// replicas do not change.
+type Initiator struct {
+	session  *antientropy.Initiator
+	found    []ring.Position
+	sent     int64 // of EntryBytes
+	received int64
+}
+
+// Initiate opens a session that expects so many keys to differ; 0 means that it
+// is not known.
+func (r *Replica) Initiate(expected int) *Initiator {
+	i := &Initiator{found: make([]ring.Position, 0, r.w.Diverged)}
+	i.session = antientropy.NewInitiator(r.View(), antientropy.Config{
+		Now: hlc.FromTime(Now), Expected: expected,
+		Found: func(d antientropy.Difference) { i.found = append(i.found, d.Position) },
+	})
+	return i
+}
+
+// Step takes the partner's answer, nil at first, and returns the next message,
+// nil at the end.
+func (i *Initiator) Step(reply []byte) (msg []byte, err error) {
+	before := i.session.Report().EntryBytes
+	if reply != nil {
+		if _, err := i.session.Receive(reply); err != nil {
+			return nil, err
+		}
+		i.session.Applied(nil)
+	}
+	pulled := i.session.Report().EntryBytes
+	i.received += pulled - before
+	msg, err = i.session.Next()
+	i.sent += i.session.Report().EntryBytes - pulled
+	return msg, err
+}
+
+// Report returns what the session has done so far.
+func (i *Initiator) Report() antientropy.Report { return i.session.Report() }
+
+// Named returns the positions that were found to differ.
+func (i *Initiator) Named() []ring.Position { return i.found }
+
+// EntryBytes returns what of the messages each way was entries.
+func (i *Initiator) EntryBytes() (sent, received int64) { return i.sent, i.received }
+
+// Partner is the side that answers.
+type Partner struct{ session *antientropy.Responder }
+
+// Answer opens the partner's side of a session.
+func (r *Replica) Answer() *Partner {
+	view := r.View()
+	return &Partner{antientropy.NewResponder(func(hlc.Stamp) (antientropy.View, error) { return view, nil })}
+}
+
+// Step takes a message and returns the answer.
+func (p *Partner) Step(msg []byte) (reply []byte, err error) {
+	if _, err := p.session.Receive(msg); err != nil {
+		return nil, err
+	}
+	return p.session.Reply(nil), nil
+}
+
 // Outcome is what one session cost and found.
 type Outcome struct {
 	Report antientropy.Report
@@ -52,15 +115,22 @@ type Outcome struct {
 	Missed, Extra            int
 }
 
+// Rounds is how many round trips it took until every key that differs was
+// named.
+func (o Outcome) Rounds() int {
+	if o.Report.NamingRounds == 0 {
+		return o.Report.Rounds // nothing differs, and one exchange says so
+	}
+	return o.Report.NamingRounds
+}
+
 // Session runs one session between two replicas of a workload, a being the
 // initiator. It checks what was found against what differs.
 func Session(a, b *Replica, expected int) (o Outcome, err error) {
-	found := make([]ring.Position, 0, a.w.Diverged)
-	cfg := antientropy.Config{
-		Now: hlc.FromTime(Now), Expected: expected,
-		Found: func(d antientropy.Difference) { found = append(found, d.Position) },
+	for shard := range a.Shards() { // built beforehand, as a store keeps them
+		a.Tree(shard)
+		b.Tree(shard)
 	}
-	viewA, viewB := a.View(), b.View()
 	runtime.GC()
 	began := time.Now()
 	lap := func(total *time.Duration) {
@@ -68,10 +138,12 @@ func Session(a, b *Replica, expected int) (o Outcome, err error) {
 		*total += now.Sub(began)
 		began = now
 	}
-	init := antientropy.NewInitiator(viewA, cfg)
-	resp := antientropy.NewResponder(func(hlc.Stamp) (antientropy.View, error) { return viewB, nil })
-	for {
-		msg, err := init.Next()
+	initiator := a.Initiate(expected)
+	lap(&o.CPUInitiator)
+	partner := b.Answer()
+	lap(&o.CPUPartner)
+	for msg := []byte(nil); ; {
+		msg, err = initiator.Step(msg)
 		lap(&o.CPUInitiator)
 		if err != nil {
 			return o, err
@@ -79,24 +151,21 @@ func Session(a, b *Replica, expected int) (o Outcome, err error) {
 		if msg == nil {
 			break
 		}
-		if _, err := resp.Receive(msg); err != nil {
-			return o, err
-		}
-		reply := resp.Reply(nil)
+		msg, err = partner.Step(msg)
 		lap(&o.CPUPartner)
-		if _, err := init.Receive(reply); err != nil {
+		if err != nil {
 			return o, err
 		}
-		init.Applied(nil)
 	}
-	o.Report = init.Report()
+	o.Report = initiator.Report()
 	if !o.Report.Complete {
 		return o, fmt.Errorf("the session is not complete: %+v", o.Report)
 	}
-	// Entries travel one way or the other; together they are left out.
-	o.Sent = o.Report.BytesSent + int64(o.Report.Rounds)*FrameBytes
-	o.Received = o.Report.BytesReceived + int64(o.Report.Rounds)*FrameBytes
-	slices.Sort(found)
+	frames := int64(o.Report.Rounds) * FrameBytes
+	entriesSent, entriesReceived := initiator.EntryBytes()
+	o.Sent = o.Report.BytesSent + frames - entriesSent
+	o.Received = o.Report.BytesReceived + frames - entriesReceived
+	found := slices.Sorted(slices.Values(initiator.Named()))
 	o.Missed, o.Extra = difference(a.Truth(), found)
 	return o, nil
 }
