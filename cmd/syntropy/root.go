@@ -127,6 +127,7 @@ Exit statuses, the same for all commands:
 		newRepair(a),
 		newRoots(a),
 		newImport(a),
+		newBench(a),
 		newVersion(a),
 	)
 	root.SetHelpCommand(newHelp())
