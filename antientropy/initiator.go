@@ -161,8 +161,11 @@ func (s *Initiator) Next() (msg []byte, err error) {
 		if err := s.plan(); err != nil {
 			return nil, s.fail(err)
 		}
-		if s.sent.request.finish && s.myCheck != s.theirCheck {
-			return nil, s.fail(ErrHidden)
+		if q := &s.sent.request; q.finish && s.myCheck != s.theirCheck {
+			if len(q.push) == 0 {
+				return nil, s.fail(ErrHidden)
+			}
+			q.finish = false // what was found is sent all the same
 		}
 		msg = s.codec.appendRequest(nil, s.sent.request)
 	}

@@ -67,9 +67,14 @@ func (s *Initiator) receiveDiffer(m differMessage) ([]lww.Entry, error) {
 		if len(m.named) == 0 {
 			return nil, wireError("it names nothing")
 		}
-		root.slow = true // and compared by rows, should the names be refuted
+		root.slow = true // and compared by rows, should one name be refuted
 		apply, err := s.receiveNames(m.named, root)
 		s.named()
+		if len(s.tasks) > 0 && s.report.Diverged+s.report.InFlight+s.pending() == 0 {
+			// Both were: more than two keys differ, and nothing is known of them.
+			s.tasks = s.tasks[:0]
+			s.level = 1 + s.scope.startLevel(uint64(max(s.cfg.Expected, 2*startKeys)), mine)
+		}
 		return apply, err
 	case differLevel:
 		return nil, s.compareLevel(m.bits, m.level, nil)
@@ -258,10 +263,17 @@ func (s *Initiator) receiveSplit(t task, bits int, a splitAnswer) error {
 	}
 	for i, c := range theirs {
 		child := task{node: t.node.Down(bits, i), mine: mine[i], theirs: c, age: t.age + 1, slow: t.slow, counted: t.counted}
+		dealtWith := false
 		for _, k := range t.known {
+			if dealtWith = k.Above(child.node); dealtWith {
+				break
+			}
 			if child.node.Above(k) {
 				child.known = append(child.known, k)
 			}
+		}
+		if dealtWith {
+			continue
 		}
 		if a.counts != nil {
 			child.theirRows = a.counts[i]
