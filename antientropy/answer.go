@@ -2,6 +2,7 @@ package antientropy
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"syntropy/lww"
@@ -96,7 +97,11 @@ func (s *server) probes(req request) error {
 		if s.room <= 0 {
 			return nil
 		}
-		n, revealed, err := s.state(p.name, func(uint64) bool { return p.absent || p.again })
+		bytesMax := alongBytes
+		if p.again {
+			bytesMax = math.MaxInt
+		}
+		n, revealed, err := s.state(p.name, func(uint64) bool { return p.absent || p.again }, bytesMax)
 		if err != nil {
 			return err
 		}
@@ -195,7 +200,7 @@ func (s *server) compareRows(ask listAsk) (childAnswer, error) {
 	a := childAnswer{code: childNamed}
 	for _, name := range differingNames(mine, ask.items) {
 		theirs := slices.ContainsFunc(ask.items, func(it item) bool { return it.name == name })
-		n, revealed, err := s.state(merkle.Node{Bits: uint8(s.codec.nameBits), Path: name}, func(uint64) bool { return !theirs })
+		n, revealed, err := s.state(merkle.Node{Bits: uint8(s.codec.nameBits), Path: name}, func(uint64) bool { return !theirs }, alongBytes)
 		if err != nil {
 			return a, err
 		}

@@ -17,6 +17,7 @@ type describer struct {
 	codec   codec
 	request request
 	brief   bool // kind and size only
+	failed  error
 }
 
 func (d *describer) describe(msg []byte) string {
@@ -351,22 +352,29 @@ func (d *describer) rewrite(msg []byte, change func(*request, *response, *differ
 			}
 		}
 	}
+	var again []byte
 	switch msg[0] {
 	case kindOpen:
 		d.codec = testCodec(r.open())
-		return msg
+		again = msg
 	case kindDiffer:
 		m := r.differ()
 		check(m.named)
 		change(nil, nil, &m)
-		return d.codec.appendDiffer(nil, m)
+		again = d.codec.appendDiffer(nil, m)
 	case kindRequest, kindFinish:
 		d.request = r.request(msg[0])
+		if d.failed = r.err; r.err != nil {
+			return msg
+		}
 		m := d.request
 		change(&m, nil, nil)
-		return d.codec.appendRequest(nil, m)
+		again = d.codec.appendRequest(nil, m)
 	case kindResponse:
 		m := r.response(d.request)
+		if d.failed = r.err; r.err != nil {
+			return msg
+		}
 		check(m.probes)
 		for _, l := range append(m.compares, m.lists) {
 			for i := range l {
@@ -374,7 +382,10 @@ func (d *describer) rewrite(msg []byte, change func(*request, *response, *differ
 			}
 		}
 		change(nil, &m, nil)
-		return d.codec.appendResponse(nil, d.request, m)
+		again = d.codec.appendResponse(nil, d.request, m)
+	default:
+		return msg
 	}
-	return msg
+	d.failed = r.err
+	return again
 }

@@ -199,7 +199,7 @@ const (
 	nameVersion = 1 // one row, that both sides are thought to have
 	nameEntry   = 2 // one row, that the initiator is thought to lack
 	nameSeveral = 3 // several rows
-	nameFull    = 4 // one row, that must not travel: it is too young, or in a dry run
+	nameFull    = 4 // one row, that does not travel now: too young, too large, or in a dry run
 
 	nameState     = 7
 	nameTombstone = 1 << 3
