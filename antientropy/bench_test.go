@@ -10,9 +10,8 @@ import (
 
 // BenchmarkSession measures a session over 100,000 keys of which d are stale at
 // the partner: time of both sides together, and what it takes to name what
-// differs. A dry run finds the same as a repair, tells a little more, and changes
-// nothing, so every iteration meets the same differences. With a hint, it expects
-// as many as there are.
+// differs. What is sent is not applied, so every iteration meets the same
+// differences. With a hint, it expects as many as there are.
 func BenchmarkSession(b *testing.B) {
 	const keys = 100_000
 	mine := newStore(b, storage.Options{Shards: 16})
@@ -33,15 +32,15 @@ func BenchmarkSession(b *testing.B) {
 				continue // the first message names them
 			}
 			b.Run(fmt.Sprintf("diverged=%d/hint=%v", d, hint), func(b *testing.B) {
-				cfg := Config{Now: second(100), DryRun: true}
+				cfg := Config{Now: second(100)}
 				if hint {
 					cfg.Expected = d
 				}
-				ignore := func(Comparison) {}
+				ignore, drop := func(Comparison) {}, func([]lww.Entry) error { return nil }
 				viewA, viewB := mine.view(), theirs.view()
 				var r Report
 				for b.Loop() {
-					s := session{a: mine, b: theirs, cfg: cfg, viewA: viewA, viewB: viewB}
+					s := session{a: mine, b: theirs, cfg: cfg, viewA: viewA, viewB: viewB, applyA: drop, applyB: drop}
 					s.cfg.Compared, s.cfg.Found = ignore, func(Difference) {}
 					var err error
 					if r, err = s.run(b); err != nil || r.Diverged != d {
