@@ -46,6 +46,7 @@ type scope struct {
 	salt   uint8
 	trees  map[int]*merkle.Tree // with a salt: summed from the rows
 
+	cache    rowCache
 	rowsRead uint64
 	compared uint64
 }
@@ -205,13 +206,25 @@ func (s *scope) below(n merkle.Node, bits int, dst []merkle.Syndrome) error {
 	if s.kept(n, bits, dst) {
 		return nil
 	}
-	sum := merkle.NewSummer(n, bits, dst)
-	err := s.rows(n, func(r merkle.Row) bool {
-		sum.Add(r.Position, r.Fingerprint(s.salt))
-		return true
-	})
+	if bits > 1 {
+		// Leaves are not all at one level: only those above dst are to be read.
+		var halves [2]merkle.Syndrome
+		if s.kept(n, 1, halves[:]) {
+			for i := range 2 {
+				if err := s.below(n.Down(1, i), bits-1, dst[i<<(bits-1):(i+1)<<(bits-1)]); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
+	rows, err := s.fingerprints(n)
 	if err != nil {
 		return err
+	}
+	sum := merkle.NewSummer(n, bits, dst)
+	for _, r := range rows {
+		sum.Add(r.x, r.f)
 	}
 	// Where the tree knows what the rows must add up to, they had better.
 	var whole [1]merkle.Syndrome
@@ -224,6 +237,24 @@ func (s *scope) below(n merkle.Node, bits int, dst []merkle.Syndrome) error {
 		}
 	}
 	return nil
+}
+
+// fingerprints returns the rows under a node that is not above the shards, until
+// the next call.
+func (s *scope) fingerprints(n merkle.Node) ([]cachedRow, error) {
+	if rows, ok := s.cache.under(n, s.bits); ok {
+		return rows, nil
+	}
+	first := s.cache.begin()
+	err := s.rows(n, func(r merkle.Row) bool {
+		if f := r.Fingerprint(s.salt); f != 0 {
+			s.cache.rows = append(s.cache.rows, cachedRow{r.Position, f})
+		}
+		return true
+	})
+	rows := s.cache.rows[first:]
+	s.cache.end(n, first)
+	return rows, err
 }
 
 // inShard returns a node's path from the root of its shard, as people are shown.
@@ -314,6 +345,13 @@ func (s *scope) decode(n merkle.Node, d merkle.Syndrome, nameBits int) (changes 
 // items returns name and fingerprint of the rows under a node, or more than
 // limit of them.
 func (s *scope) items(n merkle.Node, nameBits, limit int) (items []item, err error) {
+	rows, ok := s.cache.under(n, s.bits)
+	if ok {
+		for _, r := range rows[:min(len(rows), limit+1)] {
+			items = append(items, item{merkle.NodeAt(r.x, nameBits).Path, r.f})
+		}
+		return items, nil
+	}
 	err = s.rows(n, func(r merkle.Row) bool {
 		if f := r.Fingerprint(s.salt); f != 0 {
 			items = append(items, item{merkle.NodeAt(r.Position, nameBits).Path, f})
