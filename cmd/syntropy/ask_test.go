@@ -40,7 +40,7 @@ func TestStatus(t *testing.T) {
 		},
 		Counters: report.Counters{
 			HintsKept: 1300, HintsDelivered: 50, HintsExpired: 9, HintsDropped: 7, HintsRejected: 1, ReadRepairs: 12,
-			SessionsScheduled: 1, KeysPulled: 2, KeysPushed: 3456,
+			SessionsScheduled: 1, KeysPulled: 2, KeysPushed: 3456, RowsReadByRepair: 9876,
 		},
 		OldestUnprovenSeconds: 3605, HintsPending: 1234, Tombstones: 12, Rebuilding: 3,
 	}}

@@ -324,7 +324,7 @@ func (d *demo) explain(ctx context.Context, differences []report.Difference) err
 			best, bestShard = r, shard
 		}
 	}
-	d.say("How it finds them, in the shard with the shortest picture: the digests of the roots differ, so both sides compare the 16 children, and go down only where these differ.")
+	d.say("How it finds them, in the shard with the shortest picture: the digests of the roots differ, so both sides compare the 16 children, and go down only where these differ. That is the textbook's way. A session that nobody watches stops where the difference of two digests tells which keys it is of.")
 	d.command(fmt.Sprintf("repair --dry-run --explain --node %v --shard %d", back, bestShard), func(a *app) { a.printExplanation(best) })
 	d.check(bestShard >= 0 && len(best.Differences) == keys[bestShard], "the descent ends at the keys that differ", "%s of shard %d, %s compared", plural(len(best.Differences), "key"), bestShard, plural(len(best.Descent), "digest"))
 	return nil

@@ -97,7 +97,7 @@ func parent(path string) string { return path[:max(0, len(path)-1)] }
 // which one wins and why, and which way it goes.
 func (a *app) printFound(r report.Repair, found []report.Difference) {
 	for _, d := range found {
-		fmt.Fprintf(a.out, "\n  key %s   token %s\n", paint(showKey(keyOf(d), 60), bold, a.colour), d.Token)
+		fmt.Fprintf(a.out, "\n  key %s   token %s\n", paint(keyText(d, 60), bold, a.colour), d.Token)
 		t := table{indent: "    "}
 		mine, theirs := cell{}, cell{}
 		switch d.Action {
@@ -119,7 +119,7 @@ func (a *app) printDifferences(r report.Repair) {
 	t := table{align: "r"}
 	t.head("SHARD", "KEY", "AT", "HOLDS", "WRITTEN", "BY")
 	for _, d := range r.Differences {
-		first := append([]any{d.Shard, showKey(keyOf(d), 36), r.Initiator}, versionOf(d.Initiator)...)
+		first := append([]any{d.Shard, keyText(d, 36), r.Initiator}, versionOf(d.Initiator)...)
 		second := append([]any{"", "", r.Partner}, versionOf(d.Partner)...)
 		t.row(first...)
 		t.row(second...)
@@ -142,6 +142,15 @@ func keyOf(d report.Difference) string {
 		return string(raw)
 	}
 	return d.Key
+}
+
+// keyText shows a key. Of one that is left alone because it was written again
+// meanwhile, the session may know no more than its place.
+func keyText(d report.Difference, width int) string {
+	if key := keyOf(d); key != "" {
+		return showKey(key, width)
+	}
+	return "(not told)"
 }
 
 // reason tells why in terms of nodes; the report speaks of the session's sides.
@@ -171,6 +180,8 @@ func versionOf(v *report.SideVersion) []any {
 		return []any{"nothing", "", ""}
 	case v.Tombstone:
 		return []any{"tombstone", v.Time, v.Writer}
+	case v.ValueBytes < 0: // it was not told
+		return []any{"value", v.Time, v.Writer}
 	}
 	return []any{"value, " + plural(v.ValueBytes, "byte"), v.Time, v.Writer}
 }

@@ -40,16 +40,22 @@ they share when they do not.
   SENT RECEIVED   bytes that the first node sent and received
 
 --dry-run shows which keys differ and what would be done, and changes nothing.
---explain draws the way down both trees: at each level the digests that match
-(skip: everything below is equal) and those that differ (descend, or list the
-keys), then each key that was found, who wins and why. With --dry-run it
-explains without changing anything.
+--explain draws the way down both trees as a textbook would: at each level the digests
+that match (skip: everything below is equal) and those that differ (descend, or list
+the keys), then each key that was found, who wins and why. Without it a session goes
+no further down than to where a difference of digests tells which keys it is of, reads
+fewer rows, and sends fewer bytes. With --dry-run it explains without changing
+anything.
+
+If a connection breaks, what was repaired stays, and what is left is compared anew when
+the connection is back within a few seconds.
 
 Example:
   $ syntropy repair
-  PAIR     SHARDS  EQUAL  ROUNDS  DIFFER  PULLED  PUSHED  IN FLIGHT     SENT  RECEIVED   TIME
-  n1 - n2     256    254       3       2       1       1          0  4.1 KiB   3.9 KiB  38 ms
-  n1 - n3     256    256       1       0       0       0          0     96 B      96 B   2 ms
+  PAIR     SHARDS  EQUAL  ROUNDS  DIFFER  PULLED  PUSHED  IN FLIGHT   SENT  RECEIVED  TIME
+  n1 - n2     256    255       2       1       1       0          0  104 B      72 B  5 ms
+  n1 - n3     256    255       2       1       0       1          0  145 B      38 B  3 ms
+  n2 - n3     256    256       1       0       0       0          0   83 B       9 B  2 ms
 
   2 keys differed and are repaired: every pair that was compared agrees now.
 

@@ -41,7 +41,8 @@ is not let back in with the data it has.
 
 Below, what the node that answered has done since it started: for writes that replicas
 missed (hints), for stale replicas that reads came across (read repairs), and in
-sessions (anti-entropy).
+sessions (anti-entropy): how many began on schedule, the keys that they moved, and the
+rows that this node read for its own and others'.
 
 Example:
   $ syntropy status
@@ -59,7 +60,7 @@ Example:
 
   longest without proof 1 h 00 min   hints pending 1,700   tombstones 12   nodes being filled 0
   hints: kept 1,700, delivered 0, expired 0, dropped 0, refused 0   read repairs: 0
-  anti-entropy: 1 scheduled session, 0 keys pulled, 0 pushed
+  anti-entropy: 1 scheduled session, 0 keys pulled, 0 pushed, 0 rows read
 
 Exit statuses: 0 a node answered, whatever it says of the others; 1 none did;
 2 usage.`,
@@ -127,7 +128,8 @@ func (a *app) printStatus(st report.Status) {
 	c := st.Counters
 	fmt.Fprintf(a.out, "hints: kept %s, delivered %s, expired %s, dropped %s, refused %s   read repairs: %s\n",
 		count(c.HintsKept), count(c.HintsDelivered), count(c.HintsExpired), count(c.HintsDropped), count(c.HintsRejected), count(c.ReadRepairs))
-	fmt.Fprintf(a.out, "anti-entropy: %s, %s pulled, %s pushed\n", plural(c.SessionsScheduled, "scheduled session"), plural(c.KeysPulled, "key"), count(c.KeysPushed))
+	fmt.Fprintf(a.out, "anti-entropy: %s, %s pulled, %s pushed, %s read\n",
+		plural(c.SessionsScheduled, "scheduled session"), plural(c.KeysPulled, "key"), count(c.KeysPushed), plural(c.RowsReadByRepair, "row"))
 }
 
 // known prints a number that may be unknown (-1).
