@@ -61,6 +61,20 @@ SEED      ?= 0
 chaos:
 	$(GO) test ./internal/e2e -run TestChaos -v -timeout 1h -chaos.time $(CHAOSTIME) -chaos.seed $(SEED)
 
+# bench-reconcile measures what it costs to find out where replicas differ, beside
+# other ways, and writes the figures into the page. What was measured before is
+# kept: delete lines or files of bench/results to do it again.
+BENCH_KEYS ?= 1e3,1e4,1e5,1e6,1e7
+bench-reconcile:
+	cd bench/cmd/sweep && $(GO) run . -n $(BENCH_KEYS) -check -render
+
+bench-reconcile-render:
+	cd bench/cmd/sweep && $(GO) run . -check -render
+
+# bench-billion compares replicas of up to 1e9 keys: half a gigabyte, some minutes.
+bench-billion:
+	cd bench/cmd/billion && $(GO) run . -out ../../results/billion.jsonl
+
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 

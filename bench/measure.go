@@ -128,11 +128,13 @@ func prepare(contenders []*contender, a, b *reconcile.Replica, measure bool, pro
 	if !measure || a.Len() == 0 {
 		return nil, nil
 	}
+	writes := writes(a)
+	runtime.GC()
 	for range updateRounds {
-		hash = append(hash, hashNS(a))
+		hash = append(hash, hashNS(a.Hasher(), writes))
 		for _, c := range contenders {
 			if u, ok := c.a.(Updater); ok {
-				c.updates = append(c.updates, updateNS(u, a))
+				c.updates = append(c.updates, updateNS(u, writes))
 			}
 		}
 	}
@@ -242,53 +244,51 @@ const (
 	updateRounds = 5
 )
 
-// updateNS measures the update of rows all over the replica. Each is changed and
-// then changed back, so the index is what it was.
-func updateNS(u Updater, r *reconcile.Replica) float64 {
-	type write struct {
-		x             ring.Position
-		before, after merkle.Sum
-	}
-	var writes []write
-	some(r, func(x ring.Position, _ lww.Entry, s merkle.Sum) {
-		writes = append(writes, write{x, s, s.Plus(merkle.Sum{Hi: 1 << 40, Lo: 1})})
-	})
-	// Not in the order of positions, in which no client writes.
-	for i := range writes {
-		j := int(uint64(i) * 0x9e3779b97f4a7c15 % uint64(len(writes)))
-		writes[i], writes[j] = writes[j], writes[i]
-	}
-	runtime.GC()
-	start := time.Now()
-	for _, w := range writes {
-		u.Update(w.x, w.before, w.after)
-	}
-	for _, w := range writes {
-		u.Update(w.x, w.after, w.before)
-	}
-	return float64(time.Since(start).Nanoseconds()) / float64(2*len(writes))
+// write is a row of which some are updated.
+type write struct {
+	x             ring.Position
+	before, after merkle.Sum
+	entry         lww.Entry
 }
 
-// some visits rows all over a replica, updateRows of them or twice as many.
-func some(r *reconcile.Replica, visit func(ring.Position, lww.Entry, merkle.Sum)) {
+// writes draws rows all over a replica, updateRows of them or some more.
+func writes(r *reconcile.Replica) (all []write) {
 	every, i := max(1, r.Len()/updateRows), 0
 	r.Rows(0, ring.MaxPosition, func(x ring.Position, e lww.Entry, s merkle.Sum) bool {
 		if i++; i%every == 0 {
-			visit(x, e, s)
+			all = append(all, write{x, s, s.Plus(merkle.Sum{Hi: 1 << 40, Lo: 1}), e.Clone()})
 		}
 		return true
 	})
+	// Not in the order of positions, in which no client writes.
+	for i := range all {
+		j := int(uint64(i) * 0x9e3779b97f4a7c15 % uint64(len(all)))
+		all[i], all[j] = all[j], all[i]
+	}
+	return all
+}
+
+// updateNS measures an update. Each row is changed and then changed back, so the
+// index is what it was.
+func updateNS(u Updater, writes []write) float64 {
+	took := reconcile.Timed(func() {
+		for _, w := range writes {
+			u.Update(w.x, w.before, w.after)
+		}
+		for _, w := range writes {
+			u.Update(w.x, w.after, w.before)
+		}
+	})
+	return float64(took.Nanoseconds()) / float64(2*len(writes))
 }
 
 // hashNS measures the keyed hash of an entry: what a write costs at least, with
 // any digest.
-func hashNS(r *reconcile.Replica) float64 {
-	var entries []lww.Entry
-	some(r, func(_ ring.Position, e lww.Entry, _ merkle.Sum) { entries = append(entries, e.Clone()) })
-	runtime.GC()
-	start := time.Now()
-	for _, e := range entries {
-		r.Hasher().Entry(e)
-	}
-	return float64(time.Since(start).Nanoseconds()) / float64(len(entries))
+func hashNS(h *merkle.Hasher, writes []write) float64 {
+	took := reconcile.Timed(func() {
+		for _, w := range writes {
+			h.Entry(w.entry)
+		}
+	})
+	return float64(took.Nanoseconds()) / float64(len(writes))
 }

@@ -104,13 +104,13 @@ func Run(a, b Side, truth []ring.Position) (r Result, err error) {
 	var initiator Initiator
 	var partner Party
 	// Opening an end is that side's work, too: some make a copy of their index.
-	r.CPUInitiator += timed(func() { initiator = a.Initiate() })
-	r.CPUPartner += timed(func() { partner = b.Answer() })
+	r.CPUInitiator += reconcile.Timed(func() { initiator = a.Initiate() })
+	r.CPUPartner += reconcile.Timed(func() { partner = b.Answer() })
 
 	var msg []byte
 	messages := 0
 	for range maxMessages {
-		r.CPUInitiator += timed(func() { msg, err = initiator.Step(msg) })
+		r.CPUInitiator += reconcile.Timed(func() { msg, err = initiator.Step(msg) })
 		if err != nil {
 			return r, fmt.Errorf("initiator: %w", err)
 		}
@@ -125,7 +125,7 @@ func Run(a, b Side, truth []ring.Position) (r Result, err error) {
 			r.BytesAtoB += frameBytes + len(msg)
 			messages++
 		}
-		r.CPUPartner += timed(func() { msg, err = partner.Step(msg) })
+		r.CPUPartner += reconcile.Timed(func() { msg, err = partner.Step(msg) })
 		if err != nil {
 			return r, fmt.Errorf("partner: %w", err)
 		}
@@ -153,12 +153,6 @@ func (r *Result) finish(initiator Initiator, messages int) {
 		}
 	}
 	r.NamingBytes = r.BytesAtoB + r.BytesBtoA
-}
-
-func timed(f func()) time.Duration {
-	start := time.Now()
-	f()
-	return time.Since(start)
 }
 
 // differences counts what is in truth but was not named, and the reverse.

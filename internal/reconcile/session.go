@@ -108,9 +108,7 @@ type Outcome struct {
 	// without the entries that differ: what it took to find them and to tell
 	// which side is newer.
 	Sent, Received int64
-	// CPUInitiator and CPUPartner are the time that each side worked, by the
-	// clock on the wall: one goroutine works at a time, and processor time is
-	// counted in steps of 10 ms on many machines.
+	// CPUInitiator and CPUPartner are what Timed tells of each side's work.
 	CPUInitiator, CPUPartner time.Duration
 	Missed, Extra            int
 }
@@ -132,27 +130,19 @@ func Session(a, b *Replica, expected int) (o Outcome, err error) {
 		b.Tree(shard)
 	}
 	runtime.GC()
-	began := time.Now()
-	lap := func(total *time.Duration) {
-		now := time.Now()
-		*total += now.Sub(began)
-		began = now
-	}
-	initiator := a.Initiate(expected)
-	lap(&o.CPUInitiator)
-	partner := b.Answer()
-	lap(&o.CPUPartner)
+	var initiator *Initiator
+	var partner *Partner
+	o.CPUInitiator += Timed(func() { initiator = a.Initiate(expected) })
+	o.CPUPartner += Timed(func() { partner = b.Answer() })
 	for msg := []byte(nil); ; {
-		msg, err = initiator.Step(msg)
-		lap(&o.CPUInitiator)
+		o.CPUInitiator += Timed(func() { msg, err = initiator.Step(msg) })
 		if err != nil {
 			return o, err
 		}
 		if msg == nil {
 			break
 		}
-		msg, err = partner.Step(msg)
-		lap(&o.CPUPartner)
+		o.CPUPartner += Timed(func() { msg, err = partner.Step(msg) })
 		if err != nil {
 			return o, err
 		}
