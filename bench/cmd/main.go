@@ -60,8 +60,9 @@ func run(args []string, stdout, stderr io.Writer) error {
 		progress = func(string) {}
 	}
 	missed := false
+	var meter bench.Meter
 	for i, w := range workloads {
-		rows, err := bench.Measure(w, peers, *seeds, *runs, progress)
+		rows, err := meter.Measure(w, peers, *seeds, *runs, progress)
 		if err != nil {
 			return err
 		}

@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// shortest is the time from which on the clock of the thread is believed: it
-// ticks in microseconds, and reading it takes one.
+// shortest is the time from which on the clock of the thread is believed: reading
+// it takes up to a microsecond.
 const shortest = 100 * time.Microsecond
 
 // Timed returns the processor time that f takes on its goroutine. What f starts
 // on others is not in it.
 //
 // The clock on the wall also runs while another program has the processor. That
-// of the thread does not, but it is slow to read, and too coarse for a short f.
+// of the thread does not, but it is slow to read, which counts if f is short.
 func Timed(f func()) time.Duration {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

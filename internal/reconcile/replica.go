@@ -19,19 +19,24 @@ const (
 	keyBytes  = len(keyHead) + keyDigits
 )
 
-// shared is what both replicas of a workload have in common.
+// shared is what the replicas of some keys have in common.
 type shared struct {
-	w       Workload
+	w       Workload // how they differ is of no account
 	tokens  ring.Tokens
 	hasher  *merkle.Hasher
 	salt    uint64 // of values and stamps
 	rows    []row
-	diffs   []diff
 	buffers sync.Pool // of *[]byte, for a key and a value
+
+	mu    sync.Mutex
+	trees []*merkle.Tree // by shard, of all keys in their first version; nil: not built yet
 }
 
 func newShared(w Workload, secret [32]byte, salt uint64) *shared {
-	s := &shared{w: w, tokens: ring.NewTokens(secret), hasher: merkle.NewHasher(secret), salt: salt}
+	s := &shared{
+		w: w, tokens: ring.NewTokens(secret), hasher: merkle.NewHasher(secret), salt: salt,
+		trees: make([]*merkle.Tree, w.Shards),
+	}
 	s.buffers.New = func() any {
 		b := make([]byte, keyBytes+w.ValueBytes+8)
 		return &b
@@ -90,16 +95,18 @@ func (s *shared) entry(buf []byte, n uint32, newer bool) (e lww.Entry) {
 // concurrently.
 type Replica struct {
 	*shared
-	newer, missing kind // what its diffs mean to it
+	w              Workload
+	diffs          []diff
+	newer, missing kind // what they mean to it
 	lacks          int
 
 	mu    sync.Mutex
 	trees []*merkle.Tree // by shard; nil: not built yet
 }
 
-func newReplica(s *shared, newer, missing kind) *Replica {
-	r := &Replica{shared: s, newer: newer, missing: missing, trees: make([]*merkle.Tree, s.w.Shards)}
-	for _, d := range s.diffs {
+func newReplica(s *shared, w Workload, diffs []diff, newer, missing kind) *Replica {
+	r := &Replica{shared: s, w: w, diffs: diffs, newer: newer, missing: missing, trees: make([]*merkle.Tree, w.Shards)}
+	for _, d := range diffs {
 		if d.kind == missing {
 			r.lacks++
 		}
@@ -175,10 +182,57 @@ func (r *Replica) TreeBytes() (n int) {
 	return n
 }
 
+// buildTree adjusts the tree that all replicas of these keys share, and merges
+// the leaves that the missing ones leave over.
 func (r *Replica) buildTree(shard int) *merkle.Tree {
-	root := merkle.Node{Bits: uint8(ring.ShardBits(r.w.Shards)), Path: uint64(shard)}
+	root := r.shardNode(shard)
+	t := r.shared.tree(shard).Fork()
+	buf := r.buffers.Get().(*[]byte)
+	defer r.buffers.Put(buf)
+	for _, d := range r.diffs {
+		row := r.rows[d.row]
+		if !root.Contains(row.x) {
+			continue
+		}
+		digest := func(newer bool) merkle.Digest {
+			return merkle.DigestOf(row.x, r.hasher.Entry(r.entry(*buf, row.n, newer)))
+		}
+		switch d.kind {
+		case r.missing:
+			t.Adjust(row.x, merkle.Digest{}.Minus(digest(false)))
+		case r.newer:
+			t.Adjust(row.x, digest(true).Minus(digest(false)))
+		}
+	}
+	for t.Leaves() > leavesOf(t.Root().Count) {
+		t.Merge()
+	}
+	return t
+}
+
+// leavesOf returns the number of leaves of a tree in which no split is due.
+func leavesOf(count uint64) uint64 {
+	return max(1, (count+merkle.DefaultLeafKeys-1)/merkle.DefaultLeafKeys)
+}
+
+func (s *shared) shardNode(shard int) merkle.Node {
+	return merkle.Node{Bits: uint8(ring.ShardBits(s.w.Shards)), Path: uint64(shard)}
+}
+
+// tree returns the tree of a shard with all keys in their first version.
+func (s *shared) tree(shard int) *merkle.Tree {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.trees[shard] == nil {
+		s.trees[shard] = newReplica(s, s.w, nil, newerA, missingA).sumRows(s.shardNode(shard))
+	}
+	return s.trees[shard]
+}
+
+// sumRows builds the tree of a shard from its rows.
+func (r *Replica) sumRows(root merkle.Node) *merkle.Tree {
 	count := uint64(r.count(root.First(), root.Last()))
-	t := merkle.NewTreeOf(root, 0, (count+merkle.DefaultLeafKeys-1)/merkle.DefaultLeafKeys)
+	t := merkle.NewTreeOf(root, 0, leavesOf(count))
 	// Rows come in order: a leaf is complete when the first row behind it comes.
 	var (
 		sum      merkle.Sum

@@ -133,10 +133,15 @@ type diff struct {
 
 // Generate makes the two replicas of a workload. It panics if the workload is
 // not valid.
-func Generate(w Workload) (a, b *Replica) {
-	if err := w.Validate(); err != nil {
-		panic("reconcile: " + err.Error())
-	}
+func Generate(w Workload) (a, b *Replica) { return NewKeys(w).Diverge(w.Diverged, w.Case) }
+
+// Keys are the keys of a workload, of which any number may be made to differ, in
+// any way: to make and sort them, and to hash all rows, takes longest.
+type Keys struct{ s *shared }
+
+// NewKeys makes the keys of a workload. It panics if the workload is not valid.
+func NewKeys(w Workload) *Keys {
+	mustBeValid(w)
 	w = w.withDefaults()
 	// Two streams, so that the keys of a seed are the same however many differ.
 	rng := rand.New(rand.NewPCG(w.Seed, 0))
@@ -144,12 +149,24 @@ func Generate(w Workload) (a, b *Replica) {
 	for i := range 4 {
 		binary.LittleEndian.PutUint64(secret[8*i:], rng.Uint64())
 	}
-	s := newShared(w, secret, rng.Uint64())
-	rng = rand.New(rand.NewPCG(w.Seed, 1))
-	s.diffs = diverge(w, rng)
+	return &Keys{newShared(w, secret, rng.Uint64())}
+}
 
-	a, b = newReplica(s, newerA, missingA), newReplica(s, newerB, missingB)
-	return a, b
+// Diverge makes two replicas that differ in d of the keys. It panics if there
+// are no such.
+func (k *Keys) Diverge(d int, kind string) (a, b *Replica) {
+	w := k.s.w
+	w.Diverged, w.Case = d, kind
+	mustBeValid(w)
+	w = w.withDefaults()
+	diffs := diverge(w, rand.New(rand.NewPCG(w.Seed, 1)))
+	return newReplica(k.s, w, diffs, newerA, missingA), newReplica(k.s, w, diffs, newerB, missingB)
+}
+
+func mustBeValid(w Workload) {
+	if err := w.Validate(); err != nil {
+		panic("reconcile: " + err.Error())
+	}
 }
 
 // diverge draws the keys that differ, and how.

@@ -171,6 +171,26 @@ func TestRowsOfARange(t *testing.T) {
 	})
 }
 
+// TestKeysAreUsedAgain: replicas of the same keys do not get in each other's way.
+func TestKeysAreUsedAgain(t *testing.T) {
+	w := Workload{Keys: 5000, Shards: 4, Seed: 3}
+	keys := NewKeys(w)
+	before, _ := keys.Diverge(5000, Missing)
+	x := before.Truth()[0]
+	before.Tree(0).Adjust(x, merkle.DigestOf(x, merkle.Sum{Hi: 1 << 40}))
+	got, gotB := keys.Diverge(100, Mixed)
+	w.Diverged, w.Case = 100, Mixed
+	want, wantB := Generate(w)
+	for shard := range w.Shards {
+		if got.Tree(shard).Root() != want.Tree(shard).Root() || gotB.Tree(shard).Root() != wantB.Tree(shard).Root() {
+			t.Errorf("shard %d differs from that of other keys of the same seed", shard)
+		}
+	}
+	if !slices.Equal(got.Truth(), want.Truth()) {
+		t.Error("other keys differ")
+	}
+}
+
 // TestTree compares with a tree that every row was written to, one by one.
 func TestTree(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -108,13 +108,14 @@ func measure(dir string, n int, group string, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
+	var meter bench.Meter
 	for _, m := range plan(n) {
 		name := workloadName(m.w.Keys, m.w.Diverged, m.w.Case, m.w.Shards)
 		if done[m.group+name] || group != "" && m.group != group {
 			continue
 		}
 		fmt.Fprintf(progress, "%s: %s\n", name, m.group)
-		rows, err := bench.Measure(m.w, m.peers, m.seeds, m.runs, func(string) {})
+		rows, err := meter.Measure(m.w, m.peers, m.seeds, m.runs, func(string) {})
 		if err != nil {
 			return errors.Join(fmt.Errorf("%s: %w", name, err), out.Close())
 		}

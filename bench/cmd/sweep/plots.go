@@ -52,8 +52,16 @@ func newPlot(x, y string) *plot.Plot {
 	return p
 }
 
+// save leaves some room around the lines: also, a scale of logarithms cannot do
+// with a single value.
+func save(p *plot.Plot, path string) error {
+	p.Y.Min, p.Y.Max = p.Y.Min/1.5, p.Y.Max*1.5
+	return p.Save(18*vg.Centimeter, 11*vg.Centimeter, path)
+}
+
 // decades marks powers of ten.
 func decades(lo, hi float64) (ticks []plot.Tick) {
+	lo = max(lo, 1e-6)
 	for e := math.Floor(math.Log10(lo)); e <= math.Ceil(math.Log10(hi)); e++ {
 		v := math.Pow(10, e)
 		label := count(v)
@@ -106,7 +114,7 @@ func (r results) plots(dir string) error {
 				return err
 			}
 		}
-		if err := p.Save(18*vg.Centimeter, 11*vg.Centimeter, filepath.Join(dir, x.file)); err != nil {
+		if err := save(p, filepath.Join(dir, x.file)); err != nil {
 			return err
 		}
 	}
@@ -147,5 +155,5 @@ func (r results) comparisonsPlot(path string) error {
 	if err := addLine(p, "the session, one key differs", session, plotPeers[0].colour, true); err != nil {
 		return err
 	}
-	return p.Save(18*vg.Centimeter, 11*vg.Centimeter, path)
+	return save(p, path)
 }
