@@ -201,8 +201,11 @@ func checkSide(t tb, key []byte, got *Side, want *held) {
 	}
 }
 
+// raceEnabled says that everything takes ten times as long.
+var raceEnabled bool
+
 // checks runs a property for n random cases unless the command line says how
-// many, and for fewer with -short.
+// many, and for fewer with -short and the race detector.
 func checks(t *testing.T, n int, property func(*rapid.T)) {
 	const name = "rapid.checks"
 	given := false
@@ -210,6 +213,8 @@ func checks(t *testing.T, n int, property func(*rapid.T)) {
 	if !given {
 		if testing.Short() {
 			n /= 10
+		} else if raceEnabled {
+			n /= 4
 		}
 		old := flag.Lookup(name).Value.String()
 		if err := flag.Set(name, strconv.Itoa(n)); err != nil {
@@ -417,7 +422,7 @@ func mustApply(t tb, r replica, entries ...lww.Entry) {
 // Two replicas that drift and are repaired again and again, over messages of any
 // size, end with the same bytes.
 func TestReplicasThatDriftAndAreRepaired(t *testing.T) {
-	checks(t, 500, func(t *rapid.T) {
+	checks(t, 2000, func(t *rapid.T) {
 		a, b, weak := drawReplicas(t)
 		keyOf := drawKeys(t)
 		for range rapid.IntRange(1, 5).Draw(t, "sessions") {

@@ -306,7 +306,7 @@ func TestMessagesCutShort(t *testing.T) {
 				}
 				honest(t, s.viewA, s.appliedB)
 				honest(t, s.viewB, s.appliedA)
-				if n > 80 {
+				if n > 48 || raceEnabled && n > 20 {
 					break // the rest is more of the same list
 				}
 			}
@@ -319,7 +319,7 @@ func TestMessagesCutShort(t *testing.T) {
 // did not ask for, and never run on for ever.
 func TestMessagesWithAFlippedBit(t *testing.T) {
 	step := 83 // bits; coprime to 8, so every position of a byte is hit
-	if testing.Short() {
+	if testing.Short() || raceEnabled {
 		step = 331
 	}
 	for _, sc := range scenarios {

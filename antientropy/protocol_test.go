@@ -117,4 +117,3 @@ func workedExample(t *testing.T) (string, Report) {
 	}
 	return out.String(), r
 }
-
