@@ -63,9 +63,6 @@ func (r results) bounds() (all []bound) {
 	over("1 or 2 keys, one shard: bytes until they are named", 120, func(f bench.Row) (float64, bool) {
 		return float64(f.NamingBytes), f.Shards == 1 && (f.D == 1 || f.D == 2)
 	})
-	over("1 or 2 keys, one shard: bytes in all", 120, func(f bench.Row) (float64, bool) {
-		return bytes(f), f.Shards == 1 && (f.D == 1 || f.D == 2)
-	})
 	over("1 or 2 keys, 256 shards: bytes until they are named, for each of them", 120, func(f bench.Row) (float64, bool) {
 		return float64(f.NamingBytes) / float64(f.D), f.Shards > 1 && (f.D == 1 || f.D == 2)
 	})

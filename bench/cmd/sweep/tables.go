@@ -48,6 +48,9 @@ func (r results) tables() string {
 	b.WriteString("### By case, and with hints that are wrong\n\nSyntropy alone, one shard: bytes for each diverged key, and round trips until all are named.\n\n")
 	r.casesTable(&b)
 
+	b.WriteString("### One or two keys\n\nSyntropy, one shard: bytes until all is named, in one round trip; and bytes in all, with what is around the entries that move and the last round.\n\n")
+	r.fewTable(&b)
+
 	b.WriteString("### Many at once, and neighbours\n\nA million keys, one shard: bytes for each diverged key, round trips, CPU as above.\n\n")
 	r.specialTable(&b)
 
@@ -186,7 +189,7 @@ func (r results) casesTable(b *strings.Builder) {
 		if n < 1e5 {
 			continue
 		}
-		for _, d := range []int{1, 2, 10, 100, 1000, 10000} {
+		for _, d := range []int{10, 100, 1000, 10000} {
 			for _, kind := range manyCases {
 				cells := []string{power(n) + ", " + count(float64(d)), kind}
 				for _, peer := range hinted {
@@ -199,6 +202,24 @@ func (r results) casesTable(b *strings.Builder) {
 				}
 			}
 		}
+	}
+	b.WriteString("\n")
+}
+
+func (r results) fewTable(b *strings.Builder) {
+	header(b, "keys", "1 mixed", "1 stale", "1 missing", "2 mixed", "2 stale", "2 missing")
+	for _, n := range r.keys() {
+		cells := []string{power(n)}
+		for _, d := range []int{1, 2} {
+			for _, kind := range manyCases {
+				text := ""
+				if f, ok := r.find("syntropy", n, d, kind, 1); ok {
+					text = fmt.Sprintf("%d, %d", f.NamingBytes, f.BytesSent+f.BytesReceived)
+				}
+				cells = append(cells, text)
+			}
+		}
+		line(b, cells...)
 	}
 	b.WriteString("\n")
 }
