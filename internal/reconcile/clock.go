@@ -7,7 +7,7 @@ import (
 
 // shortest is the time from which on the clock of the thread is believed: reading
 // it takes up to a microsecond.
-const shortest = 100 * time.Microsecond
+const shortest = 20 * time.Microsecond
 
 // Timed returns the processor time that f takes on its goroutine. What f starts
 // on others is not in it.
