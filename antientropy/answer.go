@@ -2,7 +2,6 @@ package antientropy
 
 import (
 	"fmt"
-	"math"
 	"slices"
 
 	"syntropy/lww"
@@ -97,21 +96,39 @@ func (s *server) probes(req request) error {
 		if s.room <= 0 {
 			return nil
 		}
-		bytesMax := alongBytes
 		if p.again {
-			bytesMax = math.MaxInt
+			n, err := s.entryOf(p.name)
+			if err != nil {
+				return err
+			}
+			s.add(0, n)
+			s.a.probes = append(s.a.probes, n)
+			continue
 		}
-		n, revealed, err := s.state(p.name, func(uint64) bool { return p.absent || p.again }, bytesMax)
+		n, revealed, err := s.state(p.name, func(uint64) bool { return p.absent })
 		if err != nil {
 			return err
-		}
-		if p.again {
-			revealed = 0
 		}
 		s.add(revealed, n)
 		s.a.probes = append(s.a.probes, n)
 	}
 	return nil
+}
+
+// entryOf returns the one entry under a name, as it is now: the initiator knows
+// its version and wants it.
+func (s *server) entryOf(name merkle.Node) (n named, err error) {
+	n.name = name
+	err = s.scope.rows(name, func(row merkle.Row) bool {
+		if n.state != nameAbsent {
+			n = named{name: name, state: nameSeveral}
+			return false
+		}
+		n.state, n.entry = nameEntry, row.Entry.Clone()
+		n.sum = s.codec.check(n.entry)
+		return true
+	})
+	return n, err
 }
 
 // add takes note of what names reveal and cost.
@@ -200,7 +217,7 @@ func (s *server) compareRows(ask listAsk) (childAnswer, error) {
 	a := childAnswer{code: childNamed}
 	for _, name := range differingNames(mine, ask.items) {
 		theirs := slices.ContainsFunc(ask.items, func(it item) bool { return it.name == name })
-		n, revealed, err := s.state(merkle.Node{Bits: uint8(s.codec.nameBits), Path: name}, func(uint64) bool { return !theirs }, alongBytes)
+		n, revealed, err := s.state(merkle.Node{Bits: uint8(s.codec.nameBits), Path: name}, func(uint64) bool { return !theirs })
 		if err != nil {
 			return a, err
 		}

@@ -79,10 +79,15 @@ func (s Step) String() string { return [...]string{"", "skip", "descend", "list"
 // decide says what to do about a key, given what both sides hold of it. At
 // least one side holds it, and the two differ.
 func decide(mine, theirs *keyVersion, settled hlc.Stamp, settle time.Duration) (Action, string) {
-	if mine != nil && mine.late || theirs != nil && theirs.late {
-		return Wait, "written again since the moment that is compared"
-	}
 	action, reason := compareSides(mine, theirs)
+	if mine != nil && theirs != nil && mine.version == theirs.version && mine.valueHash == theirs.valueHash {
+		// They differed at the moment that is compared, and what was written
+		// since has made them equal.
+		return Wait, "equal by now: written again since the moment that is compared"
+	}
+	if mine != nil && mine.fresh() || theirs != nil && theirs.fresh() {
+		return Wait, "written since the moment that is compared, so it may still be on its way"
+	}
 	if writtenAt(mine, theirs) > settled {
 		return Wait, fmt.Sprintf("written within the settle window of %v, so it may still be on its way (%s)", settle, reason)
 	}

@@ -87,6 +87,7 @@ type versionsTask struct {
 type fetchTask struct {
 	fetchAsk        // first: everything under the node
 	key      []byte // of the one entry that is wanted, else
+	late     bool   // it was written again, so it has another hash by now
 	bytes    int    // estimated
 	any      bool   // something was sent already
 }
@@ -140,6 +141,9 @@ func (s *Initiator) Report() Report {
 // microsecond, as the partner is told.
 func (s *Initiator) settled() hlc.Stamp {
 	at := s.cfg.Now.Add(-s.cfg.Settle)
+	if s.cfg.AsOf != 0 {
+		at = min(at, s.cfg.AsOf) // what came after the moment was not compared
+	}
 	return at - hlc.Stamp(at.Logical())
 }
 

@@ -234,7 +234,7 @@ func (r *Responder) firstAnswer(m openMessage, d differMessage, mine merkle.Synd
 // ours minus the initiator's, was decoded to.
 func (r *Responder) nameChange(c merkle.Change) (n named, revealed uint64, err error) {
 	name := merkle.NodeAt(c.X, r.codec.nameBits)
-	return r.state(name, func(mine uint64) bool { return mine == c.F }, alongBytes)
+	return r.state(name, func(mine uint64) bool { return mine == c.F })
 }
 
 // alongBytes is the size up to which an entry is sent along with the name of a
@@ -243,9 +243,8 @@ func (r *Responder) nameChange(c merkle.Change) (n named, revealed uint64, err e
 const alongBytes = 16 << 10
 
 // state says what is under a name. lacks reports whether the initiator must lack
-// a row with that fingerprint: then the entry is sent along, if it is not larger
-// than bytesMax.
-func (r *Responder) state(name merkle.Node, lacks func(fingerprint uint64) bool, bytesMax int) (n named, revealed uint64, err error) {
+// a row with that fingerprint: then the entry is sent along, if it is not large.
+func (r *Responder) state(name merkle.Node, lacks func(fingerprint uint64) bool) (n named, revealed uint64, err error) {
 	n.name = name
 	rows := 0
 	err = r.scope.rows(name, func(row merkle.Row) bool {
@@ -257,7 +256,7 @@ func (r *Responder) state(name merkle.Node, lacks func(fingerprint uint64) bool,
 		}
 		n.late = row.Late
 		switch {
-		case !row.Late && lacks(row.Fingerprint(r.scope.salt)) && (r.dryRun || r.young(row) || lww.EncodedLen(row.Entry) > bytesMax):
+		case !row.Late && lacks(row.Fingerprint(r.scope.salt)) && (r.dryRun || r.young(row) || lww.EncodedLen(row.Entry) > alongBytes):
 			n.state, n.full = nameFull, versionOf(r.scope.view, row)
 		case !row.Late && lacks(row.Fingerprint(r.scope.salt)):
 			n.state, n.entry = nameEntry, row.Entry.Clone()

@@ -117,7 +117,7 @@ func (s *Initiator) settleName(name merkle.Node, mine []mineRow, n named, from *
 			}
 		}
 		return nil, nil
-	case n.state == nameSeveral || len(mine) > 1 || len(mine) == 0 && theirs.key == nil && !theirs.late:
+	case n.state == nameSeveral || len(mine) > 1 || len(mine) == 0 && theirs.key == nil:
 		return nil, s.askVersions(name, mine, from)
 	case len(mine) == 0:
 		x := name.First()
@@ -129,7 +129,7 @@ func (s *Initiator) settleName(name merkle.Node, mine []mineRow, n named, from *
 	m := &mine[0]
 	if theirs.key == nil {
 		tie := sameWrite(m.entry.Version, theirs.version)
-		if uint32(s.scope.view.Hash(m.entry.Key)) != n.key || (tie || s.cfg.DryRun) && !m.late && !theirs.late {
+		if uint32(s.scope.view.Hash(m.entry.Key)) != n.key || tie || s.cfg.DryRun {
 			return nil, s.askVersions(name, mine, from)
 		}
 		theirs.key = m.entry.Key
@@ -223,11 +223,11 @@ func (s *Initiator) receiveVersions(v versionsTask, a versionsAnswer) error {
 		if isKnown(x) {
 			continue
 		}
+		i := slices.IndexFunc(mine, func(m mineRow) bool { return string(m.entry.Key) == string(th.key) })
 		differs = true
 		if !v.counted {
 			s.theirCheck -= th.sum.Lo
 		}
-		i := slices.IndexFunc(mine, func(m mineRow) bool { return string(m.entry.Key) == string(th.key) })
 		if i < 0 {
 			if _, err := s.settle(x, nil, th, nil); err != nil {
 				return err
@@ -288,7 +288,7 @@ func (s *Initiator) settle(x ring.Position, mine *mineRow, theirs *keyVersion, e
 			s.probes = append(s.probes, &probe{probeAsk: probeAsk{name: name, again: true}, key: theirs.key})
 			return nil, nil
 		}
-		f := fetchTask{fetchAsk: fetchAsk{node: at, sums: []uint64{theirs.sum.Lo}}, key: theirs.key, bytes: len(theirs.key) + theirs.valueBytes + 32}
+		f := fetchTask{fetchAsk: fetchAsk{node: at, sums: []uint64{theirs.sum.Lo}}, key: theirs.key, late: theirs.late, bytes: len(theirs.key) + theirs.valueBytes + 32}
 		s.fetches = append(s.fetches, f)
 	}
 	return nil, nil
@@ -339,7 +339,7 @@ func (s *Initiator) receiveFetched(f fetchTask, a fetchAnswer) (apply []lww.Entr
 		}
 		sum := s.scope.view.Sum(e)
 		if !f.first {
-			if string(e.Key) != string(f.key) || len(f.sums) > 0 && f.sums[0] != sum.Lo || i > 0 {
+			if string(e.Key) != string(f.key) || !f.late && f.sums[0] != sum.Lo || i > 0 {
 				return nil, wireError("an entry is not the one that was asked for")
 			}
 			apply = append(apply, e)
@@ -358,7 +358,11 @@ func (s *Initiator) receiveFetched(f fetchTask, a fetchAnswer) (apply []lww.Entr
 		if !f.first || !f.node.Contains(x) || uint64(x-f.node.First()) < f.skip {
 			return nil, wireError("a version is not from where it was asked for")
 		}
-		if action, err := s.found(x, nil, y); err != nil || action != Wait {
+		asked := len(s.fetches)
+		if _, err := s.settle(x, nil, y, nil); err != nil {
+			return nil, err
+		}
+		if !y.late && len(s.fetches) > asked {
 			return nil, wireError("an entry that is not too young was held back")
 		}
 	}

@@ -224,6 +224,10 @@ type keyVersion struct {
 	valueBytes int // -1: not told
 }
 
+// fresh reports whether a row was not there at all at the moment that is compared.
+// What is told under a name comes without a hash, and with its stamp alone.
+func (v *keyVersion) fresh() bool { return v.late && v.sum == (merkle.Sum{}) && v.valueBytes >= 0 }
+
 type fetchAnswer struct {
 	entries []lww.Entry
 	young   []keyVersion // too young or too late to travel; only of rows not named before

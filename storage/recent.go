@@ -29,6 +29,11 @@ func (v version) after(o version) bool {
 	return cmp.Or(c, cmp.Compare(v.sum.Hi, o.sum.Hi), cmp.Compare(v.sum.Lo, o.sum.Lo)) > 0
 }
 
+// value returns the write of the value alone.
+func (v version) value() version {
+	return version{Version: lww.Version{Stamp: v.Stamp, Node: v.Node, Tombstone: v.Tombstone}}
+}
+
 // rowID stands for a key. Two keys may share it, once in 2^60 pairs; then the view
 // as of a moment shows one difference too many until the moment has passed.
 type rowID struct {
@@ -112,8 +117,9 @@ func lateRows(chunks []chunk, t hlc.Stamp) map[rowID]lateRow {
 		chunks = chunks[1:]
 	}
 	type candidate struct {
-		now  merkle.Sum
-		then version
+		now     merkle.Sum
+		then    version
+		touched version // a value from before t, its expiry from after
 	}
 	rows := make(map[rowID]*candidate)
 	for _, c := range chunks {
@@ -133,8 +139,15 @@ func lateRows(chunks []chunk, t hlc.Stamp) map[rowID]lateRow {
 				continue
 			}
 			for _, v := range []version{a.met, a.offered} {
-				if v.Stamp != 0 && v.Newest() <= t && (row.then.Stamp == 0 || v.after(row.then)) {
-					row.then = v
+				switch {
+				case v.Stamp == 0 || v.Stamp > t:
+				case v.Newest() <= t:
+					if row.then.Stamp == 0 || v.after(row.then) {
+						row.then = v
+					}
+				case row.touched.Stamp == 0 || v.value().after(row.touched.value()) ||
+					v.value() == row.touched.value() && row.touched.after(v):
+					row.touched = v // of one value, the earliest expiry
 				}
 			}
 			if row.now = a.met.sum; a.applied {
@@ -144,6 +157,9 @@ func lateRows(chunks []chunk, t hlc.Stamp) map[rowID]lateRow {
 	}
 	late := make(map[rowID]lateRow, len(rows))
 	for id, row := range rows {
+		if row.touched.Stamp != 0 && (row.then.Stamp == 0 || row.touched.value().after(row.then.value())) {
+			row.then = row.touched
+		}
 		if row.now != row.then.sum {
 			late[id] = lateRow{row.now, row.then.sum}
 		}
