@@ -4,8 +4,10 @@ import (
 	"image/color"
 	"math"
 	"path/filepath"
+	"strconv"
 
 	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
@@ -36,8 +38,9 @@ var plotPeers = []struct {
 }
 
 func newPlot(x, y string) *plot.Plot {
+	plot.DefaultFont = font.Font{Typeface: "Liberation", Variant: "Sans"}
 	p := plot.New()
-	p.BackgroundColor = color.Transparent
+	p.BackgroundColor = nil // that of the page
 	p.X.Label.Text, p.Y.Label.Text = x, y
 	for _, axis := range []*plot.Axis{&p.X, &p.Y} {
 		axis.Color, axis.Label.TextStyle.Color = ink, ink
@@ -52,26 +55,36 @@ func newPlot(x, y string) *plot.Plot {
 	return p
 }
 
-// save leaves some room around the lines: also, a scale of logarithms cannot do
-// with a single value.
+// save leaves some room around the lines, and for the legend on the right: also, a
+// scale of logarithms cannot do with a single value.
 func save(p *plot.Plot, path string) error {
 	p.Y.Min, p.Y.Max = p.Y.Min/1.5, p.Y.Max*1.5
+	p.X.Max *= math.Pow(p.X.Max/p.X.Min, legendShare)
 	return p.Save(18*vg.Centimeter, 11*vg.Centimeter, path)
 }
 
-// decades marks powers of ten.
+// legendShare is how much wider a plot is than its lines.
+const legendShare = 0.4
+
+// decades marks powers of ten; if there are few of them, twos and fives, too.
 func decades(lo, hi float64) (ticks []plot.Tick) {
 	lo = max(lo, 1e-6)
+	few := hi/lo < 100
 	for e := math.Floor(math.Log10(lo)); e <= math.Ceil(math.Log10(hi)); e++ {
-		v := math.Pow(10, e)
-		label := count(v)
-		if v < 1 {
-			label = number(v)
+		for _, times := range []float64{1, 2, 5} {
+			v, label := times*math.Pow(10, e), ""
+			switch {
+			case times > 1 && !few:
+				continue
+			case v < 1:
+				label = strconv.FormatFloat(v, 'g', -1, 64)
+			case v > 1e5:
+				label = power(int(v))
+			default:
+				label = count(v)
+			}
+			ticks = append(ticks, plot.Tick{Value: v, Label: label})
 		}
-		if v > 1e5 {
-			label = power(int(v))
-		}
-		ticks = append(ticks, plot.Tick{Value: v, Label: label})
 	}
 	return ticks
 }
