@@ -31,6 +31,9 @@ const (
 	// expectedMin is the least number of differing keys that a session is told to
 	// expect. If they are fewer, the partner's first answer names them.
 	expectedMin = 3
+	// expectedWithin is the factor within which an expectation costs next to
+	// nothing when it is wrong.
+	expectedWithin = 3
 )
 
 // look is what a session is to compare.
@@ -266,20 +269,24 @@ func (r *replica) cancelSession(ctx context.Context, p *peer, id uint64) {
 // ---- what is kept of a peer between sessions
 
 // expected returns how many keys the next session with the peer is to expect to
-// differ: as many as the last one found. Zero means unknown.
+// differ: as many as the last one found, if the one before found about as many.
+// Zero means unknown, and the session estimates it, for a round and some hundred
+// bytes: cheaper than to begin at the level of ten thousand differences where
+// three are left.
 func (p *peer) expected() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.diverged < expectedMin {
+	last, before := p.diverged[0], p.diverged[1]
+	if min(last, before) < expectedMin || max(last, before) > expectedWithin*min(last, before) {
 		return 0
 	}
-	return p.diverged
+	return last
 }
 
 func (p *peer) expect(diverged int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.diverged = diverged
+	p.diverged = [2]int{diverged, p.diverged[0]}
 }
 
 // linksMade counts the connections to the peer.

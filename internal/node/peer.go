@@ -32,7 +32,7 @@ type peer struct {
 	inbound     int         // links that it has to this node
 	missed      int         // writes that it did not get and that nobody keeps for it
 	missedUntil hlc.Stamp   // of the latest of them
-	diverged    int         // keys that the last session with it found to differ
+	diverged    [2]int      // keys that the last two sessions with it found to differ
 	links       int         // connections that were made to it
 	hints       int64       // writes that it keeps for others
 	proofs      map[hlc.NodeID]time.Time
