@@ -68,10 +68,11 @@ chaos:
 
 # bench-reconcile measures what it costs to find out where replicas differ, beside
 # other ways, and writes the figures into the page. What was measured before is
-# kept: delete lines or files of bench/results to do it again.
-BENCH_KEYS ?= 1e3,1e4,1e5,1e6,1e7
+# kept, unless BENCH_FLAGS has -again; -group core is Syntropy and the baseline.
+BENCH_KEYS  ?= 1e3,1e4,1e5,1e6,1e7
+BENCH_FLAGS ?=
 bench-reconcile:
-	cd bench/cmd/sweep && $(GO) run . -n $(BENCH_KEYS) -check -render
+	cd bench/cmd/sweep && $(GO) run . -n $(BENCH_KEYS) $(BENCH_FLAGS) -check -render
 
 bench-reconcile-render:
 	cd bench/cmd/sweep && $(GO) run . -check -render

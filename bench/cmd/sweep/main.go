@@ -5,8 +5,8 @@
 //	go run . -render                # writes tables and plots
 //	go run . -check                 # compares with the bounds that Syntropy is held to
 //
-// Results are lines of JSON, a file for each number of keys. A line is kept until
-// the file is deleted, so a sweep that was stopped goes on where it was.
+// Results are lines of JSON, a file for each number of keys. They are kept, so a
+// sweep that was stopped goes on where it was; -again measures anew.
 package main
 
 import (
@@ -19,6 +19,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -38,6 +39,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	flags.SetOutput(stderr)
 	n := flags.String("n", "", "measure with so many keys, or several numbers with commas")
 	group := flags.String("group", "", "measure only this group: core (Syntropy and the baseline) or others")
+	again := flags.Bool("again", false, "with -n: drop what there are results of, and measure it anew")
 	dir := flags.String("results", "../../results", "directory of the results")
 	doc := flags.String("doc", "../../../docs/reconciliation.md", "page that the tables are written into; plots are beside it")
 	render := flags.Bool("render", false, "write tables and plots")
@@ -57,7 +59,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 			if err != nil {
 				return fmt.Errorf("-n: %w", err)
 			}
-			if err := measure(*dir, count, *group, stderr); err != nil {
+			if err := measure(*dir, count, *group, *again, stderr); err != nil {
 				return err
 			}
 		}
@@ -87,20 +89,23 @@ type record struct {
 }
 
 // measure runs what there are no results of yet.
-func measure(dir string, n int, group string, progress io.Writer) error {
+func measure(dir string, n int, group string, again bool, progress io.Writer) error {
 	path := filepath.Join(dir, power(n)+".jsonl")
 	have, err := readLines[record](path)
 	if err != nil {
 		return err
 	}
+	if again {
+		have = slices.DeleteFunc(have, func(r record) bool { return group == "" || r.Group == group })
+		if err := writeRecords(path, have); err != nil {
+			return err
+		}
+	}
 	done := make(map[string]bool)
 	for _, r := range have {
 		done[r.Group+workloadName(r.N, r.D, r.Case, r.Shards)] = true
 	}
-	commit, err := describeCommit()
-	if err != nil {
-		return err
-	}
+	commit := describeCommit()
 	if err := writeMachine(dir); err != nil {
 		return err
 	}
@@ -119,16 +124,15 @@ func measure(dir string, n int, group string, progress io.Writer) error {
 		if err != nil {
 			return errors.Join(fmt.Errorf("%s: %w", name, err), out.Close())
 		}
-		var lines []byte
+		var records []record
 		for _, r := range rows {
-			if r.Skipped != "" {
-				continue
+			if r.Skipped == "" {
+				records = append(records, record{m.group, commit, r})
 			}
-			line, err := json.Marshal(record{m.group, commit, r})
-			if err != nil {
-				return errors.Join(err, out.Close())
-			}
-			lines = append(append(lines, line...), '\n')
+		}
+		lines, err := appendRecords(nil, records)
+		if err != nil {
+			return errors.Join(err, out.Close())
 		}
 		// One write for all: a workload is in the file as a whole or not at all.
 		if _, err := out.Write(lines); err != nil {
@@ -136,6 +140,25 @@ func measure(dir string, n int, group string, progress io.Writer) error {
 		}
 	}
 	return out.Close()
+}
+
+func appendRecords(dst []byte, records []record) ([]byte, error) {
+	for _, r := range records {
+		line, err := json.Marshal(r)
+		if err != nil {
+			return nil, err
+		}
+		dst = append(append(dst, line...), '\n')
+	}
+	return dst, nil
+}
+
+func writeRecords(path string, records []record) error {
+	lines, err := appendRecords(nil, records)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, lines, 0o644)
 }
 
 func workloadName(n, d int, kind string, shards int) string {

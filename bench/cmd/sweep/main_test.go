@@ -100,6 +100,45 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// TestResultsAreKept: a sweep goes on where it was, unless it is to begin again.
+func TestResultsAreKept(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "1e2.jsonl")
+	sweep := func(args ...string) (workloads string, lines []record) {
+		var log bytes.Buffer
+		if err := run(append(args, "-n", "100", "-results", dir), io.Discard, &log); err != nil {
+			t.Fatal(err)
+		}
+		lines, err := readLines[record](path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return log.String(), lines
+	}
+	log, all := sweep()
+	if len(all) == 0 || !strings.Contains(log, "100 keys, 10 diverged (stale), shards: 1: core\n") {
+		t.Fatalf("%d lines after\n%s", len(all), log)
+	}
+	// The last workload was not measured, or its file is not what it should be.
+	last := all[len(all)-1]
+	kept := slices.DeleteFunc(slices.Clone(all), func(r record) bool {
+		return r.Group == last.Group && r.D == last.D && r.Case == last.Case
+	})
+	if err := writeRecords(path, kept); err != nil {
+		t.Fatal(err)
+	}
+	if log, lines := sweep(); strings.Count(log, "\n") != 1 || len(lines) != len(all) {
+		t.Errorf("%d lines of %d after\n%s", len(lines), len(all), log)
+	}
+	if log, _ := sweep(); log != "" {
+		t.Errorf("measured for the third time:\n%s", log)
+	}
+	log, lines := sweep("-again", "-group", groupCore)
+	if len(lines) != len(all) || strings.Contains(log, groupOthers) || strings.Count(log, groupCore) < 5 {
+		t.Errorf("%d lines of %d after\n%s", len(lines), len(all), log)
+	}
+}
+
 // TestRender: tables and plots are written, and the prose around them is kept.
 func TestRender(t *testing.T) {
 	dir := fake(t, func(*bench.Row) {})
