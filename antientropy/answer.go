@@ -1,7 +1,9 @@
 package antientropy
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"slices"
 
 	"syntropy/lww"
@@ -206,25 +208,60 @@ func (s *server) lists(req request) error {
 }
 
 func (s *server) compareRows(ask listAsk) (childAnswer, error) {
-	const many = 4 * listRows // then splitting costs less than having read them
-	mine, err := s.scope.items(ask.node, s.codec.nameBits, many)
+	many := 4 * listRows // then splitting costs less than having read them
+	if int(ask.node.Bits)+2 > merkle.MaxBits {
+		many = math.MaxInt
+	}
+	mine, states, err := s.rowStates(ask.node, many)
 	if err != nil {
 		return childAnswer{}, err
 	}
-	if len(mine) > many && int(ask.node.Bits)+2 <= merkle.MaxBits {
+	if len(mine) > many {
 		return s.split(ask.node)
 	}
 	a := childAnswer{code: childNamed}
-	for _, name := range differingNames(mine, ask.items) {
-		theirs := slices.ContainsFunc(ask.items, func(it item) bool { return it.name == name })
-		n, revealed, err := s.state(merkle.Node{Bits: uint8(s.codec.nameBits), Path: name}, func(uint64) bool { return !theirs })
-		if err != nil {
-			return a, err
+	for _, path := range differingNames(mine, ask.items) {
+		name := merkle.Node{Bits: uint8(s.codec.nameBits), Path: path}
+		theirs := slices.ContainsFunc(ask.items, func(it item) bool { return it.name == path })
+		at, found := slices.BinarySearchFunc(states, path, func(r rowState, path uint64) int { return cmp.Compare(r.name.Path, path) })
+		n, revealed := named{name: name}, uint64(0)
+		switch {
+		case !found:
+		case theirs && (at+1 == len(states) || states[at+1].name != name):
+			n, revealed = states[at].named, states[at].lo
+		default: // the entry itself, or several
+			if n, revealed, err = s.state(name, func(uint64) bool { return !theirs }); err != nil {
+				return a, err
+			}
 		}
 		s.add(revealed, n)
 		a.named = append(a.named, n)
 	}
 	return a, nil
+}
+
+// rowState is a row as it is told under its name, if it is the only one there and
+// both sides have it.
+type rowState struct {
+	named
+	lo uint64 // low half of its hash
+}
+
+// rowStates returns name and fingerprint of the rows under a node, and what is
+// told of each row, those included that were written since the moment that is
+// compared; or more than limit rows.
+func (s *server) rowStates(n merkle.Node, limit int) (items []item, states []rowState, err error) {
+	err = s.scope.rows(n, func(r merkle.Row) bool {
+		name := merkle.NodeAt(r.Position, s.codec.nameBits)
+		if f := r.Fingerprint(s.scope.salt); f != 0 {
+			items = append(items, item{name.Path, f})
+		}
+		states = append(states, rowState{named{
+			name: name, state: nameVersion, late: r.Late, version: r.Entry.Version, key: uint32(s.scope.view.Hash(r.Entry.Key)),
+		}, r.Sum.Lo})
+		return len(items) <= limit
+	})
+	return items, states, err
 }
 
 // differingNames returns the names under which two lists, each in order, do not

@@ -42,6 +42,10 @@ type Config struct {
 	MessageBytes int
 	// DryRun finds the differences and repairs none.
 	DryRun bool
+	// Details has the partner tell all of its versions, the size of their values,
+	// too, where the stamp alone decides. That takes a round more and some 40
+	// bytes for each key that differs.
+	Details bool
 	// Compared, if set, is called for every comparison of two nodes that the
 	// initiator makes. Its partner makes others.
 	Compared func(Comparison)

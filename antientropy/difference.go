@@ -45,8 +45,11 @@ type Difference struct {
 	Initiator *Side
 	Partner   *Side
 	Action    Action
-	Reason    string // for people
+	reason    func() string
 }
+
+// Reason says, for people, why the action is what it is.
+func (d Difference) Reason() string { return d.reason() }
 
 // Comparison is one node that a session compared.
 type Comparison struct {
@@ -76,22 +79,27 @@ const (
 // String names the step.
 func (s Step) String() string { return [...]string{"", "skip", "descend", "list", "name"}[s] }
 
-// decide says what to do about a key, given what both sides hold of it. At
-// least one side holds it, and the two differ.
-func decide(mine, theirs *keyVersion, settled hlc.Stamp, settle time.Duration) (Action, string) {
-	action, reason := compareSides(mine, theirs)
+// decide says what to do about a key, given what both sides hold of it, and why.
+// At least one side holds it, and the two differ.
+func decide(mine, theirs *keyVersion, settled hlc.Stamp, settle time.Duration) (Action, func() string) {
 	if mine != nil && theirs != nil && mine.version == theirs.version && mine.valueHash == theirs.valueHash {
 		// They differed at the moment that is compared, and what was written
 		// since has made them equal.
-		return Wait, "equal by now: written again since the moment that is compared"
+		return Wait, func() string { return "equal by now: written again since the moment that is compared" }
 	}
 	if mine != nil && mine.fresh() || theirs != nil && theirs.fresh() {
-		return Wait, "written since the moment that is compared, so it may still be on its way"
+		return Wait, func() string {
+			return "written since the moment that is compared, so it may still be on its way"
+		}
 	}
+	action := compareSides(mine, theirs)
+	why := func() string { return whySides(mine, theirs) }
 	if writtenAt(mine, theirs) > settled {
-		return Wait, fmt.Sprintf("written within the settle window of %v, so it may still be on its way (%s)", settle, reason)
+		return Wait, func() string {
+			return fmt.Sprintf("written within the settle window of %v, so it may still be on its way (%s)", settle, why())
+		}
 	}
-	return action, reason
+	return action, why
 }
 
 // writtenAt returns the stamp of the write that one side lacks: the newer value,
@@ -112,23 +120,40 @@ func writtenAt(mine, theirs *keyVersion) hlc.Stamp {
 	return max(m.ExpiryStamp, t.ExpiryStamp)
 }
 
-func compareSides(mine, theirs *keyVersion) (Action, string) {
+func compareSides(mine, theirs *keyVersion) Action {
 	switch {
 	case theirs == nil:
-		return Push, "the partner has never seen it"
+		return Push
 	case mine == nil:
-		return Pull, "the initiator has never seen it"
+		return Pull
+	}
+	order, decided := lww.CompareVersions(mine.version, theirs.version, mine.valueHash == theirs.valueHash)
+	switch {
+	case !decided || order == 0:
+		return Exchange
+	case order > 0:
+		return Push
+	}
+	return Pull
+}
+
+func whySides(mine, theirs *keyVersion) string {
+	switch {
+	case theirs == nil:
+		return "the partner has never seen it"
+	case mine == nil:
+		return "the initiator has never seen it"
 	}
 	order, decided := lww.CompareVersions(mine.version, theirs.version, mine.valueHash == theirs.valueHash)
 	switch {
 	case !decided:
-		return Exchange, "same stamp and writer, different values: the greater value wins"
+		return "same stamp and writer, different values: the greater value wins"
 	case order > 0:
-		return Push, "the initiator's is newer: " + why(mine.version, theirs.version)
+		return "the initiator's is newer: " + why(mine.version, theirs.version)
 	case order < 0:
-		return Pull, "the partner's is newer: " + why(theirs.version, mine.version)
+		return "the partner's is newer: " + why(theirs.version, mine.version)
 	}
-	return Exchange, "equal versions with different digests"
+	return "equal versions with different digests"
 }
 
 // why says on which field the newer version wins.

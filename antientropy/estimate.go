@@ -24,12 +24,10 @@ const (
 	// are right within a factor of 1.5 (TestEstimate).
 	sampleNodes = 16
 	sampleStep  = 2
-	// rowsPerNode is the least number of rows under a node that a descent
-	// begins with: below it, lists are cheaper.
-	rowsPerNode = 8
-	// rowsPerSample is that of a node that is sampled: not far below a stored
-	// leaf, so that sampling reads hardly any rows.
-	rowsPerSample = 48
+	// rowsPerNode is the least number of rows under a node that a descent begins
+	// with, or that is sampled: as many as under a stored leaf, since to sum the
+	// nodes below means to read all rows.
+	rowsPerNode = 96
 )
 
 // startLevel returns the level at which a descent begins when that many keys are
@@ -46,11 +44,14 @@ func (s *scope) startLevel(expected, count uint64) int {
 	return bits
 }
 
-// sampleLevels returns the levels that are sampled.
+// sampleLevels returns the levels that are sampled: each second one, and the
+// lowest that has enough rows under a node.
 func (s *scope) sampleLevels(count uint64) (levels []int) {
 	for bits := sampleStep; bits <= merkle.MaxBits; bits += sampleStep {
-		nodes := uint64(s.level(bits))
-		if len(levels) > 0 && (nodes > count/rowsPerSample) {
+		if len(levels) > 0 && uint64(s.level(bits)) > count/rowsPerNode {
+			if bits--; uint64(s.level(bits)) <= count/rowsPerNode {
+				levels = append(levels, bits)
+			}
 			break
 		}
 		levels = append(levels, bits)

@@ -274,7 +274,7 @@ func TestLies(t *testing.T) {
 					t.Errorf("a session of %d messages", len(s.transcript))
 				}
 				if err != nil {
-					expected := slices.ContainsFunc([]string{lie.says, saysTree, saysHidden}, func(w string) bool {
+					expected := slices.ContainsFunc([]string{lie.says, saysTree, saysHidden, "not part of the session"}, func(w string) bool {
 						return w != "" && strings.Contains(err.Error(), w)
 					})
 					if lie.kind == foreign && sc.mapped {

@@ -145,10 +145,10 @@ func checkSession(t tb, s *session, before [2]map[string]held, r Report, hidden 
 		count[d.Action]++
 		w, ok := want[string(d.Key)]
 		if !ok {
-			t.Fatalf("%q was found and does not differ: %s", d.Key, d.Reason)
+			t.Fatalf("%q was found and does not differ: %s", d.Key, d.Reason())
 		}
 		if !slices.Contains(w.actions, d.Action) {
-			t.Fatalf("%q: action %v, want %v (%s)", d.Key, d.Action, w.actions, d.Reason)
+			t.Fatalf("%q: action %v, want %v (%s)", d.Key, d.Action, w.actions, d.Reason())
 		}
 		checkSide(t, d.Key, d.Initiator, w.initiator)
 		checkSide(t, d.Key, d.Partner, w.other)

@@ -74,6 +74,9 @@ func (s *Initiator) examine(t task) error {
 		return fmt.Errorf("after %d questions the partner's digests have led to nothing: its tree is wrong, or it is not what it claims to be", s.askMax)
 	}
 	inShard := int(t.node.Bits) >= s.scope.bits
+	if !s.scope.covers(t.node) {
+		return wireError("it has something in shard %d, which is not part of the session", s.scope.shardOf(t.node))
+	}
 	switch {
 	case s.cfg.Textbook || t.slow:
 		return s.examineRows(t)

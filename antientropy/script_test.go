@@ -205,7 +205,7 @@ func (s *script) session(t *testing.T, d *datadriven.TestData) string {
 			fmt.Fprintf(&out, "   compare %s:%s %s\n", nodeText(c.Shard, c.Node), rows, c.Then)
 		}
 		run.cfg.Found = func(f Difference) {
-			fmt.Fprintf(&out, "   differs %s: a %s; b %s: %s (%s)\n", f.Key, sideText(f.Initiator), sideText(f.Partner), f.Action, f.Reason)
+			fmt.Fprintf(&out, "   differs %s: a %s; b %s: %s (%s)\n", f.Key, sideText(f.Initiator), sideText(f.Partner), f.Action, f.Reason())
 		}
 	}
 	report, err := run.run(t)

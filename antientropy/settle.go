@@ -129,7 +129,7 @@ func (s *Initiator) settleName(name merkle.Node, mine []mineRow, n named, from *
 	m := &mine[0]
 	if theirs.key == nil {
 		tie := sameWrite(m.entry.Version, theirs.version)
-		if uint32(s.scope.view.Hash(m.entry.Key)) != n.key || tie || s.cfg.DryRun {
+		if uint32(s.scope.view.Hash(m.entry.Key)) != n.key || tie || s.cfg.Details {
 			return nil, s.askVersions(name, mine, from)
 		}
 		theirs.key = m.entry.Key
@@ -310,7 +310,7 @@ func (s *Initiator) found(x ring.Position, mine *mineRow, theirs *keyVersion) (A
 	if s.cfg.Found != nil {
 		d := Difference{
 			Shard: x.Shard(s.scope.view.Shards()), Position: x,
-			Initiator: side(mineVersion), Partner: side(theirs), Action: action, Reason: reason,
+			Initiator: side(mineVersion), Partner: side(theirs), Action: action, reason: reason,
 		}
 		if mine != nil {
 			d.Key = mine.entry.Key

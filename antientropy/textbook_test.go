@@ -51,7 +51,7 @@ func Example_textbook() {
 		},
 		Found: func(d antientropy.Difference) {
 			fmt.Printf("key %q: %v and %v, %v: %s\n", d.Key,
-				d.Initiator.Stamp.Time().Format(time.TimeOnly), d.Partner.Stamp.Time().Format(time.TimeOnly), d.Action, d.Reason)
+				d.Initiator.Stamp.Time().Format(time.TimeOnly), d.Partner.Stamp.Time().Format(time.TimeOnly), d.Action, d.Reason())
 		},
 	})
 	responder := antientropy.NewResponder(func(asOf hlc.Stamp) (antientropy.View, error) { return b.SnapshotAsOf(asOf), nil })

@@ -20,7 +20,7 @@ func (r *replica) addDifference(rep *report.Repair, d antientropy.Difference) {
 	}
 	out := report.Difference{
 		Shard: d.Shard, Token: place, Initiator: sideVersion(d.Initiator), Partner: sideVersion(d.Partner),
-		Action: d.Action.String(), Reason: d.Reason,
+		Action: d.Action.String(), Reason: d.Reason(),
 	}
 	out.Key, out.KeyBase64 = report.JSONKey(d.Key)
 	rep.Differences = append(rep.Differences, out)

@@ -95,7 +95,7 @@ func (r *replica) runSession(ctx context.Context, partner hlc.NodeID, opts repor
 	log := r.log.With("partner", partner.String())
 	whole, firstLook := l.shards == nil, outcome.Rounds == 0
 	// A textbook session goes down to single entries, so that every step shows.
-	cfg := antientropy.Config{Shards: l.shards, DryRun: opts.DryRun, Textbook: opts.Explain}
+	cfg := antientropy.Config{Shards: l.shards, DryRun: opts.DryRun, Details: opts.DryRun, Textbook: opts.Explain}
 	if whole {
 		cfg.Shards = r.layout().scope(partner)
 		cfg.Expected = p.expected()

@@ -50,7 +50,7 @@ func (w *world) beginSession(a, b *node) *session {
 	s.view = a.store.SnapshotAsOf(w.opts.Bug.moment(asOf))
 	cfg := antientropy.Config{Now: now, AsOf: s.view.AsOf(), Settle: settle, Expected: []int{0, 3, 30}[w.rand.IntN(3)], Textbook: w.chance(0.1)}
 	cfg.Found = func(d antientropy.Difference) {
-		w.log("session %d: n%d differs from n%d in %s: %v, %s", s.id, a.id, b.id, d.Key, d.Action, d.Reason)
+		w.log("session %d: n%d differs from n%d in %s: %v, %s", s.id, a.id, b.id, d.Key, d.Action, d.Reason())
 	}
 	if w.chance(0.1) {
 		cfg.Salt = 1
