@@ -179,6 +179,14 @@ func (c *contender) run(truth []ring.Position) error {
 		if err != nil {
 			return err
 		}
+		if f, ok := c.a.(Finder); ok { // its time is that of finding alone, as all others'
+			find, err := Run(f.Finding(), c.b, truth)
+			if err != nil {
+				return err
+			}
+			r.CPUInitiator, r.CPUPartner = find.CPUInitiator, find.CPUPartner
+			r.Missed, r.Extra = max(r.Missed, find.Missed), max(r.Extra, find.Extra)
+		}
 		spent += r.CPUInitiator + r.CPUPartner
 		turn = append(turn, r)
 	}

@@ -98,6 +98,13 @@ type Result struct {
 	Comparisons, Missed, Extra int
 }
 
+// Finder is a side of a peer that also moves the entries.
+type Finder interface {
+	// Finding returns the side as one that finds and confirms what differs, and
+	// moves nothing.
+	Finding() Side
+}
+
 // Run lets a open a session with b and compares what it names with the truth,
 // which is in ascending order.
 func Run(a, b Side, truth []ring.Position) (r Result, err error) {

@@ -11,9 +11,8 @@ import (
 // Syntropy is the session of package antientropy over the trees of package
 // merkle.
 //
-// Unlike the others it also moves the entries. Those are taken off its bytes, but
-// reading and moving them is in its CPU time, and so is whatever its messages say
-// around them.
+// Unlike the others it also moves the entries. Those are taken off its bytes, and
+// its CPU time is that of a dry run, which moves none.
 type Syntropy struct {
 	Label string
 	// Hint is how many keys the session is told to expect, as a multiple of those
@@ -30,6 +29,13 @@ func (Syntropy) Limit(reconcile.Workload) string { return "" }
 type syntropySide struct {
 	rows     *reconcile.Replica
 	expected int
+	dry      bool
+}
+
+// Finding implements Finder.
+func (s syntropySide) Finding() Side {
+	s.dry = true
+	return s
 }
 
 func (p Syntropy) Build(rows *reconcile.Replica) (Side, error) {
@@ -57,6 +63,9 @@ func (s syntropySide) Update(x ring.Position, before, after merkle.Sum) {
 }
 
 func (s syntropySide) Initiate() Initiator {
+	if s.dry {
+		return syntropyInitiator{s.rows.Find(s.expected)}
+	}
 	return syntropyInitiator{s.rows.Initiate(s.expected)}
 }
 

@@ -49,10 +49,16 @@ type Initiator struct {
 
 // Initiate opens a session that expects so many keys to differ; 0 means that it
 // is not known.
-func (r *Replica) Initiate(expected int) *Initiator {
+func (r *Replica) Initiate(expected int) *Initiator { return r.initiate(expected, false) }
+
+// Find is Initiate for a dry run: what differs is found and confirmed, and no
+// entry is moved.
+func (r *Replica) Find(expected int) *Initiator { return r.initiate(expected, true) }
+
+func (r *Replica) initiate(expected int, dry bool) *Initiator {
 	i := &Initiator{found: make([]ring.Position, 0, r.w.Diverged)}
 	i.session = antientropy.NewInitiator(r.View(), antientropy.Config{
-		Now: hlc.FromTime(Now), Expected: expected,
+		Now: hlc.FromTime(Now), Expected: expected, DryRun: dry,
 		Found: func(d antientropy.Difference) { i.found = append(i.found, d.Position) },
 	})
 	return i
