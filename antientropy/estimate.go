@@ -123,7 +123,7 @@ func (s *scope) estimate(levels []int, mine, theirs []byte) uint64 {
 	// The derivative of the log-likelihood falls with d, so its zero is found by
 	// halving, here in the logarithm of d.
 	lo, hi := 0.0, 40*math.Ln2
-	for range 40 {
+	for range 16 {
 		d := math.Exp((lo + hi) / 2)
 		slope := 0.0
 		for _, c := range counts {

@@ -118,7 +118,7 @@ func NewInitiator(view View, cfg Config) *Initiator {
 	if cfg.MessageBytes <= 0 {
 		cfg.MessageBytes = DefaultMessageBytes
 	}
-	s := &Initiator{cfg: cfg, differing: make(map[int]bool)}
+	s := &Initiator{cfg: cfg}
 	var err error
 	if s.scope, err = newScope(view, cfg.Shards, cfg.Salt); err != nil {
 		s.fail(fmt.Errorf("antientropy: %w", err))
@@ -159,7 +159,7 @@ func (s *Initiator) Next() (msg []byte, err error) {
 		return nil, nil
 	case !s.started:
 		s.started = true
-		msg = s.open().append(nil)
+		msg = s.open().append(make([]byte, 0, 96))
 	default:
 		s.sent = sent{}
 		if err := s.plan(); err != nil {

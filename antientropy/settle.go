@@ -306,6 +306,9 @@ func (s *Initiator) found(x ring.Position, mine *mineRow, theirs *keyVersion) (A
 	} else {
 		s.report.Diverged++
 	}
+	if s.differing == nil {
+		s.differing = make(map[int]bool)
+	}
 	s.differing[x.Shard(s.scope.view.Shards())] = true
 	if s.cfg.Found != nil {
 		d := Difference{
