@@ -85,7 +85,7 @@ bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 # bench-endtoend measures a repair of ten million rows between two processes, and
-# writes the figures into the page: 25 minutes on two cores, 6 GB of disk.
+# writes the figures into the page: 25 minutes on two idle cores, 4 GB of disk.
 bench-endtoend:
 	cd bench/cmd && $(GO) run ./endtoend -doc ../../docs/endtoend.md
 

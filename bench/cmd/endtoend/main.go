@@ -9,7 +9,7 @@
 //	go run ./endtoend -doc ../../docs/endtoend.md       # 1e7 rows; the figures into the page
 //
 // It prints a table, and below it the same figures as one line of JSON. It needs
-// about 600 bytes of disk for each row, in the directory for temporary files.
+// about 400 bytes of disk for each row, in the directory for temporary files.
 package main
 
 import (
@@ -56,6 +56,9 @@ type options struct {
 	doc         string
 }
 
+// hintWindowMin is a little above the default of serve's --settle.
+const hintWindowMin = 12 * time.Second
+
 func parse(args []string, stderr io.Writer) (o options, err error) {
 	flags := flag.NewFlagSet("endtoend", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -86,8 +89,8 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	if o.connections < 1 || o.connections > 256 || o.pipeline < 1 || o.pipeline > 100_000 {
 		return o, fmt.Errorf("-connections are 1 to 256 and -pipeline is 1 to 100000, not %d and %d", o.connections, o.pipeline)
 	}
-	if o.hintWindow < time.Second {
-		return o, fmt.Errorf("-hint-window %v: the load itself would be refused as too old; give a second or more", o.hintWindow)
+	if o.hintWindow < hintWindowMin {
+		return o, fmt.Errorf("-hint-window %v: what is stale would be younger than serve's --settle, and the repair would wait for it; give %v or more", o.hintWindow, hintWindowMin)
 	}
 	return o, o.w.validate()
 }

@@ -20,7 +20,7 @@ func TestSmall(t *testing.T) {
 	doc := page(t, "before\n"+figuresBegin+"\nold\n"+figuresEnd+"\nafter\n")
 	t.Setenv("TMPDIR", t.TempDir())
 	var out, log bytes.Buffer
-	err := run(t.Context(), []string{"-rows", "20000", "-stale", "1%", "-hint-window", "3s", "-doc", doc}, &out, &log)
+	err := run(t.Context(), []string{"-rows", "20000", "-stale", "1%", "-hint-window", "12s", "-doc", doc}, &out, &log)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, log.String())
 	}
@@ -58,7 +58,7 @@ func TestRefused(t *testing.T) {
 		{"-rows 10 -stale 11", "no more than the 10"},
 		{"-rows 10 -stale 0.1%", "some row must be stale"},
 		{"-value-bytes 8", "give 16"},
-		{"-hint-window 1ms", "a second or more"},
+		{"-hint-window 3s", "12s or more"},
 		{"-pipeline 0", "-pipeline is 1 to"},
 		{"twelve", "no flag"},
 		{"-doc " + page(t, "a page without figures"), "are not there"},

@@ -83,7 +83,9 @@ func measure(ctx context.Context, o options, dir string, say func(string, ...any
 	}
 	defer func() {
 		for _, n := range nodes {
-			err = errors.Join(err, n.stop())
+			if stopped := n.stop(); err == nil { // else it says nothing about the cause
+				err = stopped
+			}
 		}
 	}()
 	if err := f.load(ctx, o, nodes, say); err != nil {
@@ -159,6 +161,15 @@ func (f *figures) load(ctx context.Context, o options, nodes [2]*node, say func(
 
 // diverge makes n2 miss the stale rows, and keeps hints from bringing them.
 func (f *figures) diverge(ctx context.Context, o options, nodes [2]*node, say func(string, ...any)) error {
+	// Where a batch of the load was late, hints are kept and brought too, and are
+	// none of what is looked at here.
+	var before report.Counters
+	if err := waitFor(ctx, nodes[0], readyTimeout, func(st report.Status) string {
+		before = st.Counters
+		return pending(st)
+	}); err != nil {
+		return err
+	}
 	say("stopping n2")
 	began := time.Now()
 	if err := nodes[1].stop(); err != nil {
@@ -174,16 +185,14 @@ func (f *figures) diverge(ctx context.Context, o options, nodes [2]*node, say fu
 	}
 	say("waiting until no hint for n2 is left")
 	counters := func(st report.Status) {
-		f.HintsKept, f.HintsExpired, f.HintsDelivered = st.Counters.HintsKept, st.Counters.HintsExpired, st.Counters.HintsDelivered
+		c := st.Counters
+		f.HintsKept, f.HintsExpired, f.HintsDelivered = c.HintsKept-before.HintsKept, c.HintsExpired-before.HintsExpired, c.HintsDelivered-before.HintsDelivered
 	}
 	// A hint goes at the first look after its window; looks are a tenth of that
 	// apart, or a second.
 	if err := waitFor(ctx, nodes[0], 3*o.hintWindow+readyTimeout, func(st report.Status) string {
 		counters(st)
-		if st.HintsPending > 0 || st.Counters.WritesInFlight > 0 {
-			return fmt.Sprintf("it keeps %d hints", st.HintsPending)
-		}
-		return ""
+		return pending(st)
 	}); err != nil {
 		return err
 	}
@@ -209,6 +218,14 @@ func (f *figures) diverge(ctx context.Context, o options, nodes [2]*node, say fu
 	}
 	counters(st)
 	return nil
+}
+
+// pending says what a node still means to bring to the other one; empty: nothing.
+func pending(st report.Status) string {
+	if c := st.Counters; c.HintsPending > 0 || c.WritesInFlight > 0 {
+		return fmt.Sprintf("it keeps %d hints, and %d writes are on their way", c.HintsPending, c.WritesInFlight)
+	}
+	return ""
 }
 
 // quiet waits until the nodes have finished what they do behind the load, such as

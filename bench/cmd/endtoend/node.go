@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -209,15 +210,19 @@ func (n *node) ask(ctx context.Context, into any, args ...string) error {
 // statusDisagree is how syntropy exits when replicas differ.
 const statusDisagree = 3
 
-// waitFor asks a node for its status until lacking finds nothing that lacks.
-func waitFor(ctx context.Context, n *node, limit time.Duration, lacking func(report.Status) string) error {
+// waitFor asks a node for its status until lacking finds nothing that lacks. It
+// fails at once when that node ends, or another one that is needed for it.
+func waitFor(ctx context.Context, n *node, limit time.Duration, lacking func(report.Status) string, needed ...*node) error {
 	late := time.NewTimer(limit)
 	defer late.Stop()
 	again := time.NewTicker(pollEvery)
 	defer again.Stop()
+	needed = append(slices.Clone(needed), n)
 	for {
-		if err := n.check(); err != nil {
-			return err
+		for _, n := range needed {
+			if err := n.check(); err != nil {
+				return err
+			}
 		}
 		st, err := n.status(ctx)
 		reason := ""
@@ -249,7 +254,7 @@ func waitLive(ctx context.Context, nodes [2]*node) error {
 				}
 			}
 			return ""
-		}); err != nil {
+		}, nodes[:]...); err != nil {
 			return err
 		}
 	}

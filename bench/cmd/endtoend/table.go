@@ -116,11 +116,12 @@ func (f *figures) table() string {
 	row("before and after", "n1", "n2")
 	rule()
 	row(fmt.Sprintf("load: %.0f s, %s rows a second; CPU time", f.LoadSeconds, group(int64(float64(f.Rows)/f.LoadSeconds))), ms(1000*f.LoadCPU[0]), ms(1000*f.LoadCPU[1]))
+	row("batches of the load that were late, and written again", group(int64(f.LoadRetried)))
 	row("disk at the end, MiB", group(f.DiskBytes[0]>>20), group(f.DiskBytes[1]>>20))
 	row("memory, most of this life, MiB", group(f.MemoryBytes[0]>>20), group(f.MemoryBytes[1]>>20))
 	row("stop with all data", "", ms(1000*f.StopSeconds))
 	row("start with all data, until live", "", ms(1000*f.StartSeconds))
-	row("hints kept, expired, delivered", fmt.Sprintf("%s, %s, %s", group(f.HintsKept), group(f.HintsExpired), group(f.HintsDelivered)))
+	row("hints for n2 while it was away: kept, expired, delivered", fmt.Sprintf("%s, %s, %s", group(f.HintsKept), group(f.HintsExpired), group(f.HintsDelivered)))
 	row("stale before the repair, of rows asked for", "", fmt.Sprintf("%s of %s", group(int64(f.StillStale)), group(int64(f.StillStaleAsked))))
 	recomputed := "roots equal"
 	if f.RootsRecomputed {
