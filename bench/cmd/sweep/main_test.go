@@ -184,6 +184,9 @@ func TestRender(t *testing.T) {
 			t.Errorf("%s: %v", plot, err)
 		}
 	}
+	if kept := newest([]record{{Commit: "old"}, {Group: "x"}, {Commit: "new"}}); len(kept) != 2 || kept[1].Commit != "new" {
+		t.Errorf("%+v", kept)
+	}
 	if err := os.WriteFile(doc, []byte("no marks"), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -53,6 +53,7 @@ func load(dir string) (r results, err error) {
 		}
 		r.records = append(r.records, records...)
 	}
+	r.records = newest(r.records)
 	if len(r.records) == 0 {
 		return r, fmt.Errorf("there are no results in %s: measure with -n first", dir)
 	}
@@ -61,6 +62,21 @@ func load(dir string) (r results, err error) {
 		return r, err
 	}
 	return r, json.Unmarshal(raw, &r.machine)
+}
+
+// newest keeps the last of several results of one thing: two sweeps may have run
+// at a time.
+func newest(records []record) (kept []record) {
+	seen := make(map[string]bool)
+	for _, f := range slices.Backward(records) {
+		name := f.Group + f.Peer + workloadName(f.N, f.D, f.Case, f.Shards)
+		if !seen[name] {
+			seen[name] = true
+			kept = append(kept, f)
+		}
+	}
+	slices.Reverse(kept)
+	return kept
 }
 
 // find returns the figures of a peer, if they were measured.
