@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"time"
 
 	"syntropy/antientropy"
 	"syntropy/hlc"
@@ -38,11 +37,12 @@ func compare(b base, d int) (result, error) {
 		Now: hlc.FromTime(reconcile.Now), Found: func(d antientropy.Difference) { found = append(found, d.Position) },
 	})
 	partner := antientropy.NewResponder(func(hlc.Stamp) (antientropy.View, error) { return theirs, nil })
-	began := time.Now()
-	if err := session(initiator, partner); err != nil {
+	var err error
+	took := reconcile.Timed(func() { err = session(initiator, partner) })
+	if err != nil {
 		return r, err
 	}
-	r.SessionMS = float64(time.Since(began).Microseconds()) / 1000
+	r.SessionMS = float64(took.Microseconds()) / 1000
 	slices.Sort(want)
 	slices.Sort(found)
 	if !slices.Equal(found, want) {
