@@ -167,8 +167,8 @@ func workloadName(n, d int, kind string, shards int) string {
 
 // power writes a number of keys as 1e6.
 func power(n int) string {
-	mantissa, exponent, _ := strings.Cut(strconv.FormatFloat(float64(n), 'e', -1, 64), "e+0")
-	return mantissa + "e" + exponent
+	mantissa, exponent, _ := strings.Cut(strconv.FormatFloat(float64(n), 'e', -1, 64), "e+")
+	return mantissa + "e" + strings.TrimPrefix(exponent, "0")
 }
 
 // readLines reads a file of JSON lines; there may be none.

@@ -196,7 +196,7 @@ func TestRender(t *testing.T) {
 }
 
 func TestPower(t *testing.T) {
-	for n, want := range map[int]string{1000: "1e3", 1e9: "1e9", 1500: "1.5e3", 72: "7.2e1"} {
+	for n, want := range map[int]string{1000: "1e3", 1e9: "1e9", 1500: "1.5e3", 72: "7.2e1", 1e10: "1e10"} {
 		if got := power(n); got != want {
 			t.Errorf("%d: %s, want %s", n, got, want)
 		}

@@ -55,16 +55,12 @@ func newPlot(x, y string) *plot.Plot {
 	return p
 }
 
-// save leaves some room around the lines, and for the legend on the right: also, a
-// scale of logarithms cannot do with a single value.
+// save leaves some room around the lines: also, a scale of logarithms cannot do
+// with a single value. The legend stands where no line is, above and on the right.
 func save(p *plot.Plot, path string) error {
 	p.Y.Min, p.Y.Max = p.Y.Min/1.5, p.Y.Max*1.5
-	p.X.Max *= math.Pow(p.X.Max/p.X.Min, legendShare)
 	return p.Save(18*vg.Centimeter, 11*vg.Centimeter, path)
 }
-
-// legendShare is how much wider a plot is than its lines.
-const legendShare = 0.4
 
 // decades marks powers of ten; if there are few of them, twos and fives, too.
 func decades(lo, hi float64) (ticks []plot.Tick) {
