@@ -19,7 +19,17 @@ type server struct {
 	*Responder
 	a    *response
 	room int
+	// readBefore is what had been read when the message came.
+	readBefore uint64
 }
+
+// rowsPerMessage bounds the rows that are read for one message, beyond those of the
+// question that exceeds it: a request of a kilobyte can ask for all rows a hundred
+// times over.
+const rowsPerMessage = 1 << 18
+
+// full reports whether the rest of a request has to be asked for again.
+func (s *server) full() bool { return s.room <= 0 || s.scope.rowsRead-s.readBefore > rowsPerMessage }
 
 func (s *server) level(req request) (err error) {
 	if req.level == 0 {
@@ -51,7 +61,7 @@ func (s *server) count(n merkle.Node, counts *[]uint64) error {
 
 func (s *server) fetches(req request) error {
 	for _, f := range req.fetches {
-		if s.room <= 0 {
+		if s.full() {
 			return nil
 		}
 		a, err := s.fetch(f)
@@ -95,7 +105,7 @@ func (s *server) fetch(f fetchAsk) (a fetchAnswer, err error) {
 
 func (s *server) probes(req request) error {
 	for _, p := range req.probes {
-		if s.room <= 0 {
+		if s.full() {
 			return nil
 		}
 		if p.again {
@@ -147,7 +157,7 @@ func (s *server) add(revealed uint64, n named) {
 
 func (s *server) versions(req request) error {
 	for _, v := range req.versions {
-		if s.room <= 0 {
+		if s.full() {
 			return nil
 		}
 		a := versionsAnswer{held: make([]byte, (len(v.except)+7)/8)}
@@ -193,7 +203,7 @@ func versionOf(v View, row merkle.Row) keyVersion {
 // lists compares the rows under a node with those that the initiator has there.
 func (s *server) lists(req request) error {
 	for _, ask := range req.lists {
-		if s.room <= 0 {
+		if s.full() {
 			return nil
 		}
 		s.scope.compared++
@@ -307,7 +317,7 @@ func (s *server) split(n merkle.Node) (a childAnswer, err error) {
 // own, and goes on by itself as far as it can.
 func (s *server) compares(req request) error {
 	for _, ask := range req.compares {
-		if s.room <= 0 {
+		if s.full() {
 			return nil
 		}
 		mine := make([]merkle.Syndrome, 1<<ask.bits)
@@ -370,7 +380,7 @@ func (s *server) compareChild(n merkle.Node, mine, theirs merkle.Syndrome) (chil
 
 func (s *server) splits(req request) error {
 	for _, ask := range req.splits {
-		if s.room <= 0 {
+		if s.full() {
 			return nil
 		}
 		a := splitAnswer{syndromes: make([]merkle.Syndrome, 1<<ask.bits)}

@@ -52,10 +52,13 @@
 // caller carries bytes from one to the other and applies the entries it is
 // handed:
 //
-//	for msg := init.Next(); msg != nil; msg = init.Next() {
-//		pushed, err := resp.Receive(msg)   // on the partner
-//		reply := resp.Reply(apply(pushed)) // on the partner
-//		pulled, err := init.Receive(reply)
+//	msg, err := init.Next()
+//	for ; msg != nil && err == nil; msg, err = init.Next() {
+//		pushed, refused := resp.Receive(msg) // on the partner
+//		if refused == nil {
+//			refused = apply(pushed)
+//		}
+//		pulled, _ := init.Receive(resp.Reply(refused)) // an error ends the session: Next returns it
 //		init.Applied(apply(pulled))
 //	}
 //

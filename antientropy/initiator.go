@@ -1,6 +1,7 @@
 package antientropy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -42,6 +43,7 @@ type Initiator struct {
 	waiting bool // for an answer
 	sent    sent
 	pulled  int // entries handed out by Receive and not yet reported by Applied
+	refused error
 	err     error
 }
 
@@ -49,9 +51,9 @@ type Initiator struct {
 type task struct {
 	node         merkle.Node
 	mine, theirs merkle.Syndrome
-	root         bool          // of everything, sent because it might be two keys
 	age          int           // comparisons below the level where the descent began
 	slow         bool          // names led nowhere: look at the rows
+	split        bool          // the partner has more rows there than it can tell of at once
 	counted      bool          // its rows have been taken out of the checks
 	known        []merkle.Node // names under it that are dealt with already
 	theirRows    uint64        // in a textbook session
@@ -120,6 +122,10 @@ func NewInitiator(view View, cfg Config) *Initiator {
 	}
 	s := &Initiator{cfg: cfg}
 	var err error
+	if cfg.Now == 0 {
+		s.fail(errors.New("antientropy: Config.Now is missing"))
+		return s
+	}
 	if s.scope, err = newScope(view, cfg.Shards, cfg.Salt); err != nil {
 		s.fail(fmt.Errorf("antientropy: %w", err))
 		return s
@@ -165,9 +171,9 @@ func (s *Initiator) Next() (msg []byte, err error) {
 		if err := s.plan(); err != nil {
 			return nil, s.fail(err)
 		}
-		if q := &s.sent.request; q.finish && s.myCheck != s.theirCheck {
+		if q := &s.sent.request; q.finish && (s.refused != nil || s.myCheck != s.theirCheck) {
 			if len(q.push) == 0 {
-				return nil, s.fail(ErrHidden)
+				return nil, s.fail(cmp.Or(s.refused, ErrHidden))
 			}
 			q.finish = false // what was found is sent all the same
 		}
@@ -237,5 +243,14 @@ func (s *Initiator) Applied(err error) {
 		return
 	}
 	s.report.Pulled += s.pulled
+	s.pulled = 0
+}
+
+// Refused tells the session, in place of Applied, that some of the entries were
+// refused and the others applied. It goes on, so that one bad entry does not keep
+// the replicas apart, and ends with this error, incomplete on both sides.
+func (s *Initiator) Refused(entries int, err error) {
+	s.refused = cmp.Or(s.refused, fmt.Errorf("could not apply entries of the partner: %w", err))
+	s.report.Pulled += s.pulled - entries
 	s.pulled = 0
 }

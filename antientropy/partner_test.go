@@ -583,7 +583,7 @@ func TestAPartnerWithoutAView(t *testing.T) {
 // message was refused.
 func TestARefusalKeepsItsReason(t *testing.T) {
 	resp := newResponder(newStore(t, storage.Options{Shards: 1}).view())
-	m := openMessage{protocol: protocolVersion, digestVersions: []byte{99}, shards: 1}
+	m := openMessage{protocol: protocolVersion, digestVersions: []byte{99}, shards: 1, nameBits: nameBitsFor(0)}
 	_, err := resp.Receive(m.append(nil))
 	if !errors.Is(err, errVersion) {
 		t.Fatalf("error %v", err)

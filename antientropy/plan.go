@@ -78,6 +78,10 @@ func (s *Initiator) examine(t task) error {
 		return wireError("it has something in shard %d, which is not part of the session", s.scope.shardOf(t.node))
 	}
 	switch {
+	case t.split:
+		t.split = false // its children may be told of
+		s.split(t, true)
+		return nil
 	case s.cfg.Textbook || t.slow:
 		return s.examineRows(t)
 	case t.theirs.IsZero() && inShard:
@@ -300,6 +304,9 @@ func (s *Initiator) pushRange(p *pushTask, room *int) (more bool, err error) {
 	})
 	if err == nil {
 		err = ferr
+	}
+	if found > 0 {
+		s.named()
 	}
 	if err == nil && found == 0 && !more && p.from == p.node.First() {
 		err = s.contradiction(p.node)

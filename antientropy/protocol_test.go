@@ -65,7 +65,7 @@ func TestTheProtocolPageIsTrue(t *testing.T) {
 	for name, value := range map[string]int{
 		"DefaultMessageBytes": DefaultMessageBytes, "maxItems": maxItems, "maxListed": maxListed, "maxPushed": maxPushed,
 		"maxLevelNodes": maxLevelNodes, "maxSample": maxSample,
-		"sampleNodes": sampleNodes, "sampleStep": sampleStep, "rowsPerNode": rowsPerNode,
+		"sampleNodes": sampleNodes, "sampleStep": sampleStep, "rowsPerNode": rowsPerNode, "rowsPerMessage": rowsPerMessage,
 		"protocolVersion": protocolVersion, "merkle.DigestVersion": merkle.DigestVersion, "merkle.MaxBits": merkle.MaxBits,
 		"ring.Slots": ring.Slots, "lww.MaxKeyBytes": lww.MaxKeyBytes, "lww.MaxValueBytes": lww.MaxValueBytes,
 	} {

@@ -212,8 +212,8 @@ func (r *reader) open() (m openMessage) {
 		r.fail("a stamp cannot be")
 	}
 	m.expected = r.uvarint()
-	if m.nameBits = int(r.byte()); m.nameBits > merkle.MaxBits {
-		r.fail("names are longer than positions")
+	if m.nameBits = int(r.byte()); m.nameBits > merkle.MaxBits || m.nameBits < nameBitsFor(0) {
+		r.fail("names are longer than positions, or too short to be names")
 	}
 	m.count = r.uvarint()
 	m.check = r.uint64()
@@ -439,7 +439,8 @@ func (r *reader) items(under merkle.Node) []item {
 	}
 	at := under.Path << bits
 	return readList(r, maxListed, func(r *reader) item {
-		if at += r.uvarint(); at>>bits != under.Path {
+		step := r.uvarint()
+		if at += step; at>>bits != under.Path || step>>merkle.MaxBits != 0 {
 			r.fail("the list of node %q is out of order", under)
 		}
 		return item{at, r.uint64()}

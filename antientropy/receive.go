@@ -54,6 +54,11 @@ func (s *Initiator) complete(partnerRows, partnerCompared uint64) {
 	s.report.Compared = s.scope.compared + partnerCompared
 }
 
+// claimedRows is how many rows of a partner that has many more than this side are
+// believed, when the work that it may cause is bounded. Where this side has
+// nothing, a whole range is one question.
+const claimedRows = 1 << 20
+
 // receiveDiffer begins the descent.
 func (s *Initiator) receiveDiffer(m differMessage) ([]lww.Entry, error) {
 	s.theirCheck = m.check
@@ -157,8 +162,8 @@ func (s *Initiator) receiveResponse(m response) ([]lww.Entry, error) {
 	s.probes = append(s.probes, q.probes[len(m.probes):]...)
 	s.versions = append(s.versions, q.versions[len(m.versions):]...)
 	s.fetches = append(s.fetches, q.fetches[len(m.fetches):]...)
-	naming := false
-	if slices.ContainsFunc(q.probes[:len(m.probes)], func(p *probe) bool { return !p.again }) || len(m.versions)+len(m.lists)+len(m.compares)+len(m.splits)+len(m.level) > 0 {
+	naming := slices.ContainsFunc(q.fetches[:len(m.fetches)], func(f fetchTask) bool { return f.first })
+	if naming || slices.ContainsFunc(q.probes[:len(m.probes)], func(p *probe) bool { return !p.again }) || len(m.versions)+len(m.lists)+len(m.compares)+len(m.splits)+len(m.level) > 0 {
 		naming = true
 	}
 	var apply []lww.Entry
@@ -289,6 +294,9 @@ func (s *Initiator) receiveChild(t task, a childAnswer) ([]lww.Entry, error) {
 	if s.cfg.Compared != nil && a.code == childEqual && !t.mine.IsZero() {
 		t.theirs = t.mine
 		s.compare(t)
+	}
+	if a.code != childEqual && !s.scope.covers(t.node) {
+		return nil, wireError("it has something in shard %d, which is not part of the session", s.scope.shardOf(t.node))
 	}
 	switch a.code {
 	case childNamed:

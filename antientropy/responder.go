@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
-	"slices"
 
 	"syntropy/hlc"
 	"syntropy/lww"
@@ -109,6 +108,10 @@ func (r *Responder) Shards() int {
 	return len(r.scope.shards)
 }
 
+// Settled returns the stamp up to which the initiator repairs differences, once
+// the session was opened: what a complete session proves, and no more.
+func (r *Responder) Settled() hlc.Stamp { return r.settled }
+
 // RowsRead returns the number of rows that this side has read for the session.
 func (r *Responder) RowsRead() uint64 {
 	if r.scope == nil {
@@ -158,7 +161,7 @@ func (r *Responder) open(rd *reader) error {
 		return rd.err
 	case m.protocol != protocolVersion:
 		return fmt.Errorf("the initiator speaks session protocol %d, this node speaks %d: %w", m.protocol, protocolVersion, errVersion)
-	case !slices.Contains(m.digestVersions, merkle.DigestVersion):
+	case len(m.digestVersions) == 0 || m.digestVersions[len(m.digestVersions)-1] != merkle.DigestVersion:
 		return fmt.Errorf("the initiator has digests of version %d, this node of version %d: %w", m.digestVersions, merkle.DigestVersion, errVersion)
 	}
 	asOf := hlc.Max
@@ -217,8 +220,11 @@ func (r *Responder) firstAnswer(m openMessage, d differMessage, mine merkle.Synd
 		return d, nil
 	}
 	switch {
-	case mine.IsZero() || m.syndrome.IsZero():
-		d.what, d.bits = differLevel, r.scope.bits
+	case mine.IsZero():
+		d.what = differLevel // the root says it all
+	case m.syndrome.IsZero():
+		// As deep as there are rows, so that a few of them cost a few nodes.
+		d.what, d.bits = differLevel, min(r.scope.bits, bits.Len64(d.count))
 	case m.expected > 0:
 		d.what, d.bits = differLevel, r.scope.startLevel(m.expected, d.count)
 	default:
@@ -284,7 +290,7 @@ func (r *Responder) serve(req request) error {
 	}
 	r.request = req
 	a := &response{applied: len(req.push)}
-	s := server{r, a, r.messageBytes}
+	s := server{r, a, r.messageBytes, r.scope.rowsRead}
 	for _, step := range []func(request) error{s.level, s.fetches, s.probes, s.versions, s.lists, s.compares, s.splits} {
 		if err := step(req); err != nil {
 			return err

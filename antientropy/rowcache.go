@@ -31,7 +31,7 @@ type run struct{ first, end int }
 // begin makes room for the rows under another node and returns where they begin.
 // What was remembered before is forgotten when there is too much of it.
 func (c *rowCache) begin() int {
-	if len(c.rows) >= cachedRows {
+	if len(c.rows) >= cachedRows || len(c.nodes) >= cachedRows/16 {
 		c.rows = c.rows[:0]
 		clear(c.nodes)
 	}

@@ -186,8 +186,7 @@ func (s *Initiator) receiveVersions(v versionsTask, a versionsAnswer) error {
 		if int(v.node.Bits) == merkle.MaxBits {
 			return wireError("more than %d rows share a position", maxListed)
 		}
-		s.split(task{node: v.node, counted: v.counted, known: v.known}, true)
-		s.tasks = append(s.tasks, s.sent.splits[len(s.sent.splits)-1])
+		s.tasks = append(s.tasks, task{node: v.node, slow: true, split: true, counted: v.counted, known: v.known})
 		return nil
 	}
 	mine, err := s.rowsUnder(v.node)

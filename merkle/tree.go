@@ -67,9 +67,9 @@ import (
 // node below a leaf is summed from a scan of its rows.
 const DefaultLeafKeys = 72
 
-// maxDepth bounds the levels of stored leaves below the root of a tree: a
+// MaxDepth bounds the levels of stored leaves below the root of a tree: a
 // billion of them, far more than fit into memory.
-const maxDepth = 30
+const MaxDepth = 30
 
 // innerBits is the distance between the levels above the leaves that are kept
 // summed up: a node between two of them is the sum of at most 8 others.
@@ -189,7 +189,7 @@ func NewTreeOf(root Node, leafKeys int, leaves uint64) *Tree {
 }
 
 // maxDepth leaves room for the leaves below those that are split.
-func (t *Tree) maxDepth() int { return min(maxDepth, MaxBits-int(t.root.Bits)-1) }
+func (t *Tree) maxDepth() int { return min(MaxDepth, MaxBits-int(t.root.Bits)-1) }
 
 // Under returns the node that the tree is over.
 func (t *Tree) Under() Node { return t.root }

@@ -92,11 +92,11 @@ func (r received) checkAsOf(t interface{ Fatalf(string, ...any) }, s *storage.St
 	for shard := range snapshot.Shards() {
 		err := snapshot.Rows(under(shard, snapshot.Shards()), func(row merkle.Row) bool {
 			seen++
-			key := string(row.Entry.Key)
-			old, found := then[key]
-			want := merkle.Row{Position: s.Position(row.Entry.Key), Sum: sums[key], Late: !found || lww.Compare(old, now[key]) != 0}
-			if lww.Compare(row.Entry, now[key]) != 0 || row.Position != want.Position || row.Sum != want.Sum || row.Late != want.Late {
-				t.Fatalf("as of %d the row is %+v, want %+v of %+v", snapshot.AsOf(), row, want, now[key])
+			old, found := then[string(row.Entry.Key)]
+			present := now[string(row.Entry.Key)]
+			want := merkle.Row{Position: s.Position(row.Entry.Key), Sum: sums[string(row.Entry.Key)], Late: !found || lww.Compare(old, present) != 0}
+			if lww.Compare(row.Entry, present) != 0 || row.Position != want.Position || row.Sum != want.Sum || row.Late != want.Late {
+				t.Fatalf("as of %d the row is %+v, want %+v of %+v", snapshot.AsOf(), row, want, present)
 			}
 			return true
 		})

@@ -153,7 +153,7 @@ func decodeTotals(k, v []byte) (shard int, t totals, err error) {
 	switch {
 	case len(v) > 0, t.tombstones > t.entries:
 		return 0, t, errTotalsRow
-	case t.leaves == 0, t.leaves > moreLeaves && t.leaves-moreLeaves > t.entries:
+	case t.leaves == 0, t.leaves > 1<<merkle.MaxDepth, t.leaves > moreLeaves && t.leaves-moreLeaves > t.entries:
 		return 0, t, errTotalsRow
 	case t.entries == 0 && t.sum != merkle.Sum{}:
 		return 0, t, errTotalsRow

@@ -208,7 +208,6 @@ func (r *replica) drive(ctx context.Context, p *peer, session *antientropy.Initi
 			r.cancelSession(ctx, p, id)
 		}
 	}()
-	var refused *refusedError
 	for open := true; ; open = false {
 		if ctx.Err() != nil {
 			return read, context.Cause(ctx)
@@ -219,9 +218,6 @@ func (r *replica) drive(ctx context.Context, p *peer, session *antientropy.Initi
 		msg, err := session.Next()
 		if !session.Report().Complete { // else the report is of both sides
 			read = session.Report().RowsRead
-		}
-		if msg == nil && err == nil && refused != nil {
-			err = fmt.Errorf("could not apply entries of the partner: %w", refused)
 		}
 		if msg == nil || err != nil {
 			return read, err
@@ -238,11 +234,11 @@ func (r *replica) drive(ctx context.Context, p *peer, session *antientropy.Initi
 		if len(entries) > 0 {
 			applied = r.applyRepaired(entries)
 		}
-		if errors.As(applied, &refused) {
-			outcome.KeysPulled -= refused.count // the session takes them for applied
-			applied = nil
+		if refused := (*refusedError)(nil); errors.As(applied, &refused) {
+			session.Refused(refused.count, refused)
+		} else {
+			session.Applied(applied)
 		}
-		session.Applied(applied)
 	}
 }
 

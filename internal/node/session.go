@@ -186,10 +186,8 @@ func (r *replica) step(s *partnerSession, from hlc.NodeID, msg []byte) (reply []
 	r.counters.rowsRead.Add(int64(s.responder.RowsRead() - s.read))
 	s.read = s.responder.RowsRead()
 	if s.responder.Complete() && s.responder.Shards() == len(r.layout().shared[from]) {
-		// The initiator has left alone what was younger than its settle window, and
-		// not seen what was written after the moment that it compared.
-		began := r.clock.now().Add(-time.Since(s.opened))
-		r.proven(from, min(s.asOf, began.Add(-r.settings.Settle)).Time())
+		// The initiator has left alone what was younger than that.
+		r.proven(from, s.responder.Settled().Time())
 	}
 	return reply, s.responder.Done()
 }
