@@ -65,7 +65,7 @@ func (s *Initiator) receiveDiffer(m differMessage) ([]lww.Entry, error) {
 	_, syndrome, mine := s.scope.total()
 	// Every node that is asked about has rows of its own on one side: generous,
 	// but bounded by what the partner says it has.
-	s.askMax = 4096 + 4*(mine+min(m.count, 1<<40))
+	s.askMax = 4096 + 4*(mine+min(m.count, 16*mine+claimedRows))
 	root := task{mine: syndrome}
 	switch m.what {
 	case differNamed:
