@@ -270,7 +270,7 @@ func (r results) shardsTable(b *strings.Builder) {
 
 func (r results) billionTables(b *strings.Builder) {
 	b.WriteString("One key differs, in its version:\n\n")
-	header(b, "keys", "compared", "by a plain descent", "bytes", "round trips", "CPU of both sides, ms", "tree, MB", "making and hashing all rows, s")
+	header(b, "keys", "compared", "by a plain descent", "bytes", "round trips", "session, ms", "tree, MB", "making and hashing all rows, s")
 	for _, f := range r.billion {
 		if f.D != 1 {
 			continue
@@ -279,7 +279,7 @@ func (r results) billionTables(b *strings.Builder) {
 			number(f.SessionMS), fmt.Sprintf("%.3g", float64(f.TreeBytes)/1e6), strconv.FormatFloat(f.BuildS, 'f', 1, 64))
 	}
 	b.WriteString("\n![digests compared, over the number of keys](bench-comparisons.svg)\n\nMore keys differ, no hint:\n\n")
-	header(b, "keys, diverged", "compared", "bytes", "bytes a key", "round trips", "CPU of both sides, ms")
+	header(b, "keys, diverged", "compared", "bytes", "bytes a key", "round trips", "session, ms")
 	for _, f := range r.billion {
 		if f.D < 2 {
 			continue
