@@ -38,6 +38,9 @@ func whileDown(longer bool, do func(t *testing.T, n1 *member)) func(*testing.T, 
 		}
 		n3.start()
 		c.connected()
+		for _, m := range c.nodes[:2] { // that it is up says not yet that it serves
+			eventually(t, m.name+" knows that n3 serves", func() bool { return m.replicaOf().peer(3).takes(StateLive) })
+		}
 	}
 }
 
