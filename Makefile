@@ -6,7 +6,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Tests under -race need cgo; without a C compiler they run without it.
 RACE        = $(shell command -v gcc >/dev/null 2>&1 || command -v cc >/dev/null 2>&1 && echo -race)
 
-.PHONY: all build test tools format vet staticcheck unit models fuzz sim sim-interval chaos bench bench-endtoend clean
+.PHONY: all build test tools format vet staticcheck unit models bench-module fuzz sim sim-interval chaos bench bench-endtoend clean
 
 all: build
 
@@ -14,7 +14,7 @@ build:
 	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/syntropy ./cmd/syntropy
 
 # test is what the README names and CI calls: about six minutes on two cores.
-test: tools format vet staticcheck unit models
+test: tools format vet staticcheck unit models bench-module
 
 # tools installs what the tests use beside Go, where it can, and says what is
 # skipped where it cannot.
@@ -37,6 +37,10 @@ unit:
 # among others 10,000 random sessions.
 models:
 	$(GO) test -timeout 10m ./antientropy
+
+# bench-module tests the module of the benchmarks: every peer against the truth.
+bench-module:
+	cd bench && $(GO) vet ./... && $(GO) test -timeout 5m ./...
 
 # fuzz runs each fuzz target for a while; the corpora that it finds stay in the
 # build cache, what fails is written to testdata.

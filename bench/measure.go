@@ -191,8 +191,8 @@ func (c *contender) run(truth []ring.Position) error {
 		turn = append(turn, r)
 	}
 	r := turn[0] // all are alike but for the time
-	r.CPUInitiator = median(turn, func(r Result) time.Duration { return r.CPUInitiator })
-	r.CPUPartner = median(turn, func(r Result) time.Duration { return r.CPUPartner })
+	r.CPUInitiator = reconcile.Median(turn, func(r Result) time.Duration { return r.CPUInitiator })
+	r.CPUPartner = reconcile.Median(turn, func(r Result) time.Duration { return r.CPUPartner })
 	c.results = append(c.results, r)
 	return nil
 }
@@ -214,18 +214,18 @@ func heap() int64 {
 func (c *contender) summarize(hash []float64) {
 	ms := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
 	row, results := c.row, c.results
-	row.BytesSent = median(results, func(r Result) int { return r.BytesAtoB })
-	row.BytesReceived = median(results, func(r Result) int { return r.BytesBtoA })
-	row.NamingBytes = median(results, func(r Result) int { return r.NamingBytes })
+	row.BytesSent = reconcile.Median(results, func(r Result) int { return r.BytesAtoB })
+	row.BytesReceived = reconcile.Median(results, func(r Result) int { return r.BytesBtoA })
+	row.NamingBytes = reconcile.Median(results, func(r Result) int { return r.NamingBytes })
 	if row.D > 0 {
-		perKey := rounded(median(results, func(r Result) float64 { return float64(r.BytesAtoB + r.BytesBtoA) }) / float64(row.D))
+		perKey := rounded(reconcile.Median(results, func(r Result) float64 { return float64(r.BytesAtoB + r.BytesBtoA) }) / float64(row.D))
 		row.BytesPerKey = &perKey
 	}
-	row.Rounds = median(results, func(r Result) float64 { return r.RoundTrips })
-	row.RoundsTotal = median(results, func(r Result) float64 { return r.RoundTripsTotal })
-	row.CPUMsInitiator = median(results, func(r Result) float64 { return ms(r.CPUInitiator) })
-	row.CPUMsPartner = median(results, func(r Result) float64 { return ms(r.CPUPartner) })
-	row.Comparisons = median(results, func(r Result) int { return r.Comparisons })
+	row.Rounds = reconcile.Median(results, func(r Result) float64 { return r.RoundTrips })
+	row.RoundsTotal = reconcile.Median(results, func(r Result) float64 { return r.RoundTripsTotal })
+	row.CPUMsInitiator = reconcile.Median(results, func(r Result) float64 { return ms(r.CPUInitiator) })
+	row.CPUMsPartner = reconcile.Median(results, func(r Result) float64 { return ms(r.CPUPartner) })
+	row.Comparisons = reconcile.Median(results, func(r Result) int { return r.Comparisons })
 	for _, r := range results {
 		row.Missed, row.Extra = max(row.Missed, r.Missed), max(row.Extra, r.Extra)
 	}
@@ -257,16 +257,6 @@ const baseline = "merkle16"
 
 // rounded keeps three decimals: more is noise.
 func rounded(f float64) float64 { return math.Round(1000*f) / 1000 }
-
-// median returns the middle one, the lower of two.
-func median[T cmp.Ordered](results []Result, of func(Result) T) T {
-	values := make([]T, len(results))
-	for i, r := range results {
-		values[i] = of(r)
-	}
-	slices.Sort(values)
-	return values[(len(values)-1)/2]
-}
 
 // updateRows is how many rows are updated to measure what it costs: enough to
 // miss the caches as writes do. It is done some times.

@@ -65,27 +65,28 @@ func Measure(w Workload, expected, runs int, stop func(run int) error) (Figures,
 		f.Missed, f.Extra = f.Missed+o.Missed, f.Extra+o.Extra
 		w.Seed++
 	}
-	f.BytesSent = medianOf(outcomes, func(o Outcome) int64 { return o.Sent })
-	f.BytesReceived = medianOf(outcomes, func(o Outcome) int64 { return o.Received })
+	f.BytesSent = Median(outcomes, func(o Outcome) int64 { return o.Sent })
+	f.BytesReceived = Median(outcomes, func(o Outcome) int64 { return o.Received })
 	if w.Diverged > 0 {
 		perKey := math.Round(10*float64(f.BytesSent+f.BytesReceived)/float64(w.Diverged)) / 10
 		f.BytesPerKey = &perKey
 	}
-	f.EntryBytes = medianOf(outcomes, func(o Outcome) int64 { return o.Report.EntryBytes })
-	f.Rounds = medianOf(outcomes, Outcome.Rounds)
-	f.RoundsTotal = medianOf(outcomes, func(o Outcome) int { return o.Report.Rounds })
-	f.CPUInitiator = medianOf(outcomes, func(o Outcome) float64 { return float64(o.CPUInitiator.Microseconds()) / 1000 })
-	f.CPUPartner = medianOf(outcomes, func(o Outcome) float64 { return float64(o.CPUPartner.Microseconds()) / 1000 })
-	f.Comparisons = medianOf(outcomes, func(o Outcome) uint64 { return o.Report.Compared })
-	f.RowsRead = medianOf(outcomes, func(o Outcome) uint64 { return o.Report.RowsRead })
+	f.EntryBytes = Median(outcomes, func(o Outcome) int64 { return o.Report.EntryBytes })
+	f.Rounds = Median(outcomes, Outcome.Rounds)
+	f.RoundsTotal = Median(outcomes, func(o Outcome) int { return o.Report.Rounds })
+	f.CPUInitiator = Median(outcomes, func(o Outcome) float64 { return float64(o.CPUInitiator.Microseconds()) / 1000 })
+	f.CPUPartner = Median(outcomes, func(o Outcome) float64 { return float64(o.CPUPartner.Microseconds()) / 1000 })
+	f.Comparisons = Median(outcomes, func(o Outcome) uint64 { return o.Report.Compared })
+	f.RowsRead = Median(outcomes, func(o Outcome) uint64 { return o.Report.RowsRead })
 	slices.Sort(memory)
 	f.MemoryBytesPerKey = math.Round(1000*memory[(runs-1)/2]) / 1000
 	return f, nil
 }
 
-func medianOf[T cmp.Ordered](outcomes []Outcome, of func(Outcome) T) T {
-	values := make([]T, len(outcomes))
-	for i, o := range outcomes {
+// Median returns the middle of what of says of each run, the lower of two.
+func Median[R any, T cmp.Ordered](runs []R, of func(R) T) T {
+	values := make([]T, len(runs))
+	for i, o := range runs {
 		values[i] = of(o)
 	}
 	slices.Sort(values)
