@@ -49,7 +49,7 @@ func (s *server) level(req request) (err error) {
 // count counts the rows under a node, for people who want to see them.
 func (s *server) count(n merkle.Node, counts *[]uint64) error {
 	rows := uint64(0)
-	err := s.scope.rows(n, func(r merkle.Row) bool {
+	err := s.scope.rows(n, func(r *merkle.Row) bool {
 		if r.Sum != (merkle.Sum{}) {
 			rows++
 		}
@@ -76,7 +76,7 @@ func (s *server) fetches(req request) error {
 func (s *server) fetch(f fetchAsk) (a fetchAnswer, err error) {
 	first := f.node.First() + ring.Position(f.skip)
 	var at ring.Position
-	err = s.scope.rowsFrom(f.node, first, func(row merkle.Row) bool {
+	err = s.scope.rowsFrom(f.node, first, func(row *merkle.Row) bool {
 		// A position is sent as a whole, so that the rest has a beginning.
 		if s.room <= 0 && len(a.entries)+len(a.young) > 0 && row.Position != at && len(f.sums) == 0 {
 			a.next = uint64(row.Position - f.node.First())
@@ -131,7 +131,7 @@ func (s *server) probes(req request) error {
 // its version and wants it.
 func (s *server) entryOf(name merkle.Node) (n named, err error) {
 	n.name = name
-	err = s.scope.rows(name, func(row merkle.Row) bool {
+	err = s.scope.rows(name, func(row *merkle.Row) bool {
 		if n.state != nameAbsent {
 			n = named{name: name, state: nameSeveral}
 			return false
@@ -161,7 +161,7 @@ func (s *server) versions(req request) error {
 			return nil
 		}
 		a := versionsAnswer{held: make([]byte, (len(v.except)+7)/8)}
-		err := s.scope.rows(v.node, func(row merkle.Row) bool {
+		err := s.scope.rows(v.node, func(row *merkle.Row) bool {
 			if row.Sum == (merkle.Sum{}) {
 				return true // written after the moment that is compared
 			}
@@ -189,7 +189,7 @@ func (s *server) versions(req request) error {
 	return nil
 }
 
-func versionOf(v View, row merkle.Row) keyVersion {
+func versionOf(v View, row *merkle.Row) keyVersion {
 	return keyVersion{
 		key:        slices.Clone(row.Entry.Key),
 		version:    row.Entry.Version,
@@ -261,7 +261,7 @@ type rowState struct {
 // told of each row, those included that were written since the moment that is
 // compared; or more than limit rows.
 func (s *server) rowStates(n merkle.Node, limit int) (items []item, states []rowState, err error) {
-	err = s.scope.rows(n, func(r merkle.Row) bool {
+	err = s.scope.rows(n, func(r *merkle.Row) bool {
 		name := merkle.NodeAt(r.Position, s.codec.nameBits)
 		if f := r.Fingerprint(s.scope.salt); f != 0 {
 			items = append(items, item{name.Path, f})

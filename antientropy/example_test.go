@@ -57,8 +57,8 @@ func (t *table) Hash(b []byte) uint64              { return t.hasher.Bytes(b) }
 func (t *table) Syndromes(n merkle.Node, bits int, dst []merkle.Syndrome) bool {
 	return t.tree.Syndromes(n, bits, dst)
 }
-func (t *table) Rows(n merkle.Node, visit func(merkle.Row) bool) error {
-	for i, _ := t.find(n.First()); i < len(t.rows) && n.Contains(t.rows[i].Position) && visit(t.rows[i]); i++ {
+func (t *table) Rows(n merkle.Node, visit func(*merkle.Row) bool) error {
+	for i, _ := t.find(n.First()); i < len(t.rows) && n.Contains(t.rows[i].Position) && visit(&t.rows[i]); i++ {
 	}
 	return nil
 }

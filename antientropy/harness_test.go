@@ -116,7 +116,7 @@ type mapView struct {
 func (v *mapView) Shards() int { return v.shards }
 
 func (v *mapView) Root(shard int) (d merkle.Digest) {
-	v.Rows(merkle.Node{Bits: uint8(ring.ShardBits(v.shards)), Path: uint64(shard)}, func(r merkle.Row) bool {
+	v.Rows(merkle.Node{Bits: uint8(ring.ShardBits(v.shards)), Path: uint64(shard)}, func(r *merkle.Row) bool {
 		d = d.Plus(merkle.DigestOf(r.Position, r.Sum))
 		return true
 	})
@@ -128,17 +128,17 @@ func (v *mapView) Syndromes(n merkle.Node, bits int, dst []merkle.Syndrome) bool
 		return false
 	}
 	sum := merkle.NewSummer(n, bits, dst)
-	v.Rows(n, func(r merkle.Row) bool {
+	v.Rows(n, func(r *merkle.Row) bool {
 		sum.Add(r.Position, r.Fingerprint(0))
 		return true
 	})
 	return true
 }
 
-func (v *mapView) Rows(n merkle.Node, visit func(merkle.Row) bool) error {
+func (v *mapView) Rows(n merkle.Node, visit func(*merkle.Row) bool) error {
 	i, _ := slices.BinarySearchFunc(v.rows, n.First(), func(r merkle.Row, x ring.Position) int { return cmp.Compare(r.Position, x) })
 	for ; i < len(v.rows) && n.Contains(v.rows[i].Position); i++ {
-		if !visit(v.rows[i]) {
+		if !visit(&v.rows[i]) {
 			break
 		}
 	}
@@ -161,7 +161,7 @@ func allRows(t tb, v View) map[string]lww.Entry {
 	t.Helper()
 	rows := make(map[string]lww.Entry)
 	for shard := range v.Shards() {
-		err := v.Rows(shardNode(v, shard), func(r merkle.Row) bool {
+		err := v.Rows(shardNode(v, shard), func(r *merkle.Row) bool {
 			rows[string(r.Entry.Key)] = r.Entry.Clone()
 			return true
 		})

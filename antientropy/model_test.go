@@ -39,7 +39,7 @@ func heldBy(t tb, v View, shards []int) map[string]held {
 		if shards != nil && !slices.Contains(shards, shard) {
 			continue
 		}
-		err := v.Rows(shardNode(v, shard), func(r merkle.Row) bool {
+		err := v.Rows(shardNode(v, shard), func(r *merkle.Row) bool {
 			rows[string(r.Entry.Key)] = held{r.Entry.Clone(), r.Sum, r.Late}
 			return true
 		})

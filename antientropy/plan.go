@@ -180,7 +180,7 @@ func (s *Initiator) examineRows(t task) error {
 	}
 	var except []uint64
 	rows := 0
-	err := s.scope.rows(t.node, func(r merkle.Row) bool {
+	err := s.scope.rows(t.node, func(r *merkle.Row) bool {
 		rows++
 		if r.Sum != (merkle.Sum{}) {
 			except = append(except, r.Sum.Lo)
@@ -247,7 +247,7 @@ func (s *Initiator) planPushes() error {
 			continue
 		}
 		found := 0
-		err := s.scope.rows(p.node, func(r merkle.Row) bool {
+		err := s.scope.rows(p.node, func(r *merkle.Row) bool {
 			if slices.Contains(p.sums, r.Sum.Lo) {
 				s.push(r.Entry.Clone())
 				found++
@@ -278,7 +278,7 @@ func entryBytes(e lww.Entry) int64 { return int64(lww.EncodedLen(e)) + 4 }
 func (s *Initiator) pushRange(p *pushTask, room *int) (more bool, err error) {
 	at := p.from
 	found, ferr := 0, error(nil)
-	err = s.scope.rowsFrom(p.node, p.from, func(r merkle.Row) bool {
+	err = s.scope.rowsFrom(p.node, p.from, func(r *merkle.Row) bool {
 		// A position is taken as a whole, so that the rest has a beginning.
 		if found > 0 && r.Position != at && (*room <= 0 || len(s.sent.request.push) >= maxPushed/2) {
 			p.from, more = r.Position, true
@@ -395,7 +395,7 @@ type mineRow struct {
 // some maxPending of them.
 const keptBytes = 1 << 10
 
-func (s *Initiator) mineOf(r merkle.Row) *mineRow {
+func (s *Initiator) mineOf(r *merkle.Row) *mineRow {
 	m := &mineRow{position: r.Position, sum: r.Sum, fingerprint: r.Fingerprint(s.scope.salt), late: r.Late, bytes: lww.EncodedLen(r.Entry), valueBytes: len(r.Entry.Value)}
 	m.entry = r.Entry
 	if m.noValue = m.bytes > keptBytes; m.noValue {
@@ -407,7 +407,7 @@ func (s *Initiator) mineOf(r merkle.Row) *mineRow {
 
 // rowsUnder returns the rows under a node.
 func (s *Initiator) rowsUnder(n merkle.Node) (rows []mineRow, err error) {
-	err = s.scope.rows(n, func(r merkle.Row) bool {
+	err = s.scope.rows(n, func(r *merkle.Row) bool {
 		rows = append(rows, *s.mineOf(r))
 		return true
 	})
@@ -428,7 +428,7 @@ func (s *Initiator) described(m *mineRow, theirs *keyVersion) (*keyVersion, erro
 		v.valueHash = s.scope.view.Hash(m.entry.Value)
 		return v, nil
 	}
-	return v, s.scope.rows(merkle.NodeAt(m.position, merkle.MaxBits), func(r merkle.Row) bool {
+	return v, s.scope.rows(merkle.NodeAt(m.position, merkle.MaxBits), func(r *merkle.Row) bool {
 		if string(r.Entry.Key) != string(v.key) {
 			return true
 		}

@@ -366,7 +366,7 @@ func (s *Initiator) showComparison(t task, differs bool) {
 }
 
 func (s *Initiator) countRows(n merkle.Node) (rows uint64, err error) {
-	err = s.scope.rows(n, func(r merkle.Row) bool {
+	err = s.scope.rows(n, func(r *merkle.Row) bool {
 		if r.Sum != (merkle.Sum{}) {
 			rows++
 		}

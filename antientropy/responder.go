@@ -253,7 +253,7 @@ const alongBytes = 16 << 10
 func (r *Responder) state(name merkle.Node, lacks func(fingerprint uint64) bool) (n named, revealed uint64, err error) {
 	n.name = name
 	rows := 0
-	err = r.scope.rows(name, func(row merkle.Row) bool {
+	err = r.scope.rows(name, func(row *merkle.Row) bool {
 		rows++
 		revealed += row.Sum.Lo
 		if rows > 1 {
@@ -277,7 +277,7 @@ func (r *Responder) state(name merkle.Node, lacks func(fingerprint uint64) bool)
 }
 
 // young reports whether the initiator, lacking a row, would not take it.
-func (r *Responder) young(row merkle.Row) bool { return row.Entry.Stamp > r.settled }
+func (r *Responder) young(row *merkle.Row) bool { return row.Entry.Stamp > r.settled }
 
 // serve answers a request until the message is full, in the order in which the
 // initiator can make progress, and at least one thing.

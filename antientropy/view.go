@@ -26,8 +26,8 @@ type View interface {
 	Syndromes(n merkle.Node, bits int, dst []merkle.Syndrome) (ok bool)
 	// Rows visits the rows under a node, which is the node of a shard or below
 	// it, in the order of position, then token, then key, until visit returns
-	// false. The row is only read during the call.
-	Rows(n merkle.Node, visit func(merkle.Row) (more bool)) error
+	// false. The row is only read, and only during the call.
+	Rows(n merkle.Node, visit func(*merkle.Row) (more bool)) error
 	// Position returns the place of a key.
 	Position(key []byte) ring.Position
 	// Sum returns the hash of an entry.
@@ -85,7 +85,7 @@ func (s *scope) sumAnew() error {
 	for _, shard := range s.shards {
 		root := s.view.Root(shard)
 		t := merkle.NewTreeOf(s.node(shard), 0, root.Count/merkle.DefaultLeafKeys+1)
-		err := s.rows(s.node(shard), func(r merkle.Row) bool {
+		err := s.rows(s.node(shard), func(r *merkle.Row) bool {
 			if f := r.Fingerprint(s.salt); f != 0 {
 				t.Load(t.Leaf(r.Position), merkle.SyndromeOf(r.Position, f))
 				t.AdjustTotals(r.Sum, 1)
@@ -246,7 +246,7 @@ func (s *scope) fingerprints(n merkle.Node) ([]cachedRow, error) {
 		return rows, nil
 	}
 	first := s.cache.begin()
-	err := s.rows(n, func(r merkle.Row) bool {
+	err := s.rows(n, func(r *merkle.Row) bool {
 		if f := r.Fingerprint(s.salt); f != 0 {
 			s.cache.rows = append(s.cache.rows, cachedRow{r.Position, f})
 		}
@@ -264,19 +264,19 @@ func (s *scope) inShard(n merkle.Node) merkle.Node {
 }
 
 // rows visits the rows under a node.
-func (s *scope) rows(n merkle.Node, visit func(merkle.Row) bool) error {
+func (s *scope) rows(n merkle.Node, visit func(*merkle.Row) bool) error {
 	if int(n.Bits) >= s.bits {
 		if !s.has(s.shardOf(n)) {
 			return nil
 		}
-		return s.view.Rows(n, func(r merkle.Row) bool {
+		return s.view.Rows(n, func(r *merkle.Row) bool {
 			s.rowsRead++
 			return visit(r)
 		})
 	}
 	more := true
 	for _, shard := range s.under(n) {
-		err := s.rows(s.node(shard), func(r merkle.Row) bool {
+		err := s.rows(s.node(shard), func(r *merkle.Row) bool {
 			more = visit(r)
 			return more
 		})
@@ -289,13 +289,13 @@ func (s *scope) rows(n merkle.Node, visit func(merkle.Row) bool) error {
 
 // rowsFrom visits the rows under a node from a position under it on: those of
 // the largest nodes that begin where the one before ended.
-func (s *scope) rowsFrom(n merkle.Node, from ring.Position, visit func(merkle.Row) bool) error {
+func (s *scope) rowsFrom(n merkle.Node, from ring.Position, visit func(*merkle.Row) bool) error {
 	for more := true; more; {
 		part := n
 		for part.First() != from {
 			part = part.Down(1, int(merkle.NodeAt(from, int(part.Bits)+1).Path&1))
 		}
-		err := s.rows(part, func(r merkle.Row) bool {
+		err := s.rows(part, func(r *merkle.Row) bool {
 			more = visit(r)
 			return more
 		})
@@ -331,7 +331,7 @@ func (s *scope) decode(n merkle.Node, d merkle.Syndrome, nameBits int) (changes 
 		return changes, true, nil
 	}
 	for _, c := range changes {
-		err := s.rows(merkle.NodeAt(c.X, merkle.MaxBits), func(merkle.Row) bool {
+		err := s.rows(merkle.NodeAt(c.X, merkle.MaxBits), func(*merkle.Row) bool {
 			likely = true
 			return false
 		})
@@ -352,7 +352,7 @@ func (s *scope) items(n merkle.Node, nameBits, limit int) (items []item, err err
 		}
 		return items, nil
 	}
-	err = s.rows(n, func(r merkle.Row) bool {
+	err = s.rows(n, func(r *merkle.Row) bool {
 		if f := r.Fingerprint(s.salt); f != 0 {
 			items = append(items, item{merkle.NodeAt(r.Position, nameBits).Path, f})
 		}

@@ -124,7 +124,7 @@ type unreadable struct {
 	left int
 }
 
-func (v *unreadable) Rows(n merkle.Node, visit func(merkle.Row) bool) error {
+func (v *unreadable) Rows(n merkle.Node, visit func(*merkle.Row) bool) error {
 	if v.left--; v.left < 0 {
 		return errors.New("bad sector")
 	}

@@ -90,7 +90,7 @@ func (r received) checkAsOf(t interface{ Fatalf(string, ...any) }, s *storage.St
 	checkTrees(t, s, snapshot, sums)
 	seen := 0
 	for shard := range snapshot.Shards() {
-		err := snapshot.Rows(under(shard, snapshot.Shards()), func(row merkle.Row) bool {
+		err := snapshot.Rows(under(shard, snapshot.Shards()), func(row *merkle.Row) bool {
 			seen++
 			old, found := then[string(row.Entry.Key)]
 			present := now[string(row.Entry.Key)]
@@ -275,7 +275,7 @@ func TestLateRowThatChangedByItself(t *testing.T) {
 	if got, want := snapshot.Root(0).Sum, s.Sum(entry("k", 5)); got != want {
 		t.Errorf("as of 5 the root is %v, want %v", got, want)
 	}
-	err := snapshot.Rows(merkle.Node{}, func(r merkle.Row) bool {
+	err := snapshot.Rows(merkle.Node{}, func(r *merkle.Row) bool {
 		if r.Late || r.Sum != s.Sum(r.Entry) {
 			t.Errorf("the row is shown as %+v", r)
 		}
@@ -354,7 +354,7 @@ func TestSnapshotsAsOfUnderLoad(t *testing.T) {
 			if audit.Tree != audit.Rows || len(audit.Wrong) > 0 || audit.Tree != snapshot.Root(shard) {
 				t.Fatalf("as of %v, shard %d: %+v", snapshot.AsOf(), shard, audit)
 			}
-			err = snapshot.Rows(under(shard, opts.Shards), func(r merkle.Row) bool {
+			err = snapshot.Rows(under(shard, opts.Shards), func(r *merkle.Row) bool {
 				if r.Late {
 					late++
 				} else if r.Entry.Newest() > snapshot.AsOf() {

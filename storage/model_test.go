@@ -126,7 +126,7 @@ func TestStoreAgainstTheObvious(t *testing.T) {
 			checkTrees(t, s, snapshot, sums)
 			seen := 0
 			for shard := range opts.Shards {
-				err := snapshot.Rows(under(shard, opts.Shards), func(r merkle.Row) bool {
+				err := snapshot.Rows(under(shard, opts.Shards), func(r *merkle.Row) bool {
 					seen++
 					if w, ok := m[string(r.Entry.Key)]; !ok || lww.Compare(r.Entry, w) != 0 || r.Sum != hasher.Entry(w) || r.Late || r.Position != s.Position(r.Entry.Key) {
 						t.Fatalf("a row %+v, want %+v", r, w)

@@ -100,17 +100,18 @@ func (s *Snapshot) Syndromes(n merkle.Node, bits int, dst []merkle.Syndrome) (ok
 func (s *Snapshot) shardOf(n merkle.Node) int { return n.First().Shard(len(s.trees)) }
 
 // Rows visits the rows under n, which is the node of a shard or below it, in the
-// order of position, token and key, until visit returns false. The entry belongs
-// to the snapshot and changes after visit returns.
-func (s *Snapshot) Rows(n merkle.Node, visit func(merkle.Row) (more bool)) error {
+// order of position, token and key, until visit returns false. Row and entry belong
+// to the snapshot and change after visit returns.
+func (s *Snapshot) Rows(n merkle.Node, visit func(*merkle.Row) (more bool)) error {
 	shard := s.shardOf(n)
+	var row merkle.Row
 	return scanNode(s.reader, len(s.trees), n, func(t ring.Token, e lww.Entry) bool {
-		row := merkle.Row{Position: ring.At(shard, t, len(s.trees)), Entry: e, Sum: s.hasher.Entry(e)}
+		row = merkle.Row{Position: ring.At(shard, t, len(s.trees)), Entry: e, Sum: s.hasher.Entry(e)}
 		// The hash tells the row from another one under its token.
 		if late, ok := s.late[rowID{shard, t}]; ok && late.now == row.Sum {
 			row.Late, row.Sum = true, late.then
 		}
-		return visit(row)
+		return visit(&row)
 	})
 }
 
@@ -147,7 +148,7 @@ func (s *Snapshot) Recompute(ctx context.Context, shard int) (Audit, error) {
 	under := tree.Under()
 	rows := merkle.NewTreeOf(under, 0, tree.Leaves())
 	visited := 0
-	err := s.Rows(under, func(r merkle.Row) bool {
+	err := s.Rows(under, func(r *merkle.Row) bool {
 		rows.Adjust(r.Position, digestOf(r.Position, r.Sum))
 		visited++
 		return visited%1024 != 0 || ctx.Err() == nil

@@ -28,9 +28,11 @@ func (v view) Syndromes(n merkle.Node, bits int, dst []merkle.Syndrome) bool {
 	return v.Tree(int(n.Path>>(int(n.Bits)-ring.ShardBits(v.Shards())))).Syndromes(n, bits, dst)
 }
 
-func (v view) Rows(n merkle.Node, visit func(merkle.Row) bool) error {
+func (v view) Rows(n merkle.Node, visit func(*merkle.Row) bool) error {
+	var row merkle.Row
 	v.Replica.Rows(n.First(), n.Last(), func(x ring.Position, e lww.Entry, s merkle.Sum) bool {
-		return visit(merkle.Row{Position: x, Entry: e, Sum: s})
+		row = merkle.Row{Position: x, Entry: e, Sum: s}
+		return visit(&row)
 	})
 	return nil
 }

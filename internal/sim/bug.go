@@ -177,16 +177,17 @@ func (v valueless) Sum(e lww.Entry) merkle.Sum {
 	return v.Snapshot.Sum(e)
 }
 
-func (v valueless) Rows(n merkle.Node, visit func(merkle.Row) bool) error {
-	return v.Snapshot.Rows(n, func(r merkle.Row) bool {
-		r.Sum = v.Sum(r.Entry)
-		return visit(r)
+func (v valueless) Rows(n merkle.Node, visit func(*merkle.Row) bool) error {
+	return v.Snapshot.Rows(n, func(r *merkle.Row) bool {
+		row := *r
+		row.Sum = v.Sum(r.Entry)
+		return visit(&row)
 	})
 }
 
 func (v valueless) Root(shard int) (d merkle.Digest) {
 	root := merkle.Node{Bits: uint8(ring.ShardBits(v.Shards())), Path: uint64(shard)}
-	err := v.Rows(root, func(r merkle.Row) bool {
+	err := v.Rows(root, func(r *merkle.Row) bool {
 		d = d.Plus(merkle.DigestOf(r.Position, r.Sum))
 		return true
 	})

@@ -91,7 +91,7 @@ func (w *world) proves(s *session, held *storage.Snapshot, by *node) {
 	now := by.rows()
 	for shard := range w.opts.Shards {
 		under := merkle.Node{Bits: uint8(ring.ShardBits(w.opts.Shards)), Path: uint64(shard)}
-		err := held.Rows(under, func(r merkle.Row) bool {
+		err := held.Rows(under, func(r *merkle.Row) bool {
 			e := r.Entry
 			if e.Stamp > s.settled {
 				return true

@@ -360,7 +360,7 @@ func survey(t *testing.T, s *storage.Snapshot) string {
 		fmt.Fprintf(&text, "%d: %v", shard, audit.Tree)
 		var sum merkle.Digest
 		under := merkle.Node{Bits: uint8(ring.ShardBits(s.Shards())), Path: uint64(shard)}
-		err = s.Rows(under, func(r merkle.Row) bool {
+		err = s.Rows(under, func(r *merkle.Row) bool {
 			if at, _ := s.Locate(r.Entry.Key); at != shard || s.Position(r.Entry.Key) != r.Position || s.Sum(r.Entry) != r.Sum || r.Late {
 				t.Fatalf("key %q does not belong into shard %d: %+v", r.Entry.Key, shard, r)
 			}
@@ -378,7 +378,7 @@ func survey(t *testing.T, s *storage.Snapshot) string {
 		for n, d := under, audit.Tree.Syndrome; !d.IsZero() && n.Bits < merkle.MaxBits; {
 			var stored, scanned [2]merkle.Syndrome
 			sum := merkle.NewSummer(n, 1, scanned[:])
-			err := s.Rows(n, func(r merkle.Row) bool {
+			err := s.Rows(n, func(r *merkle.Row) bool {
 				if !n.Contains(r.Position) {
 					t.Fatalf("position %v is not under node %q", r.Position, n)
 				}

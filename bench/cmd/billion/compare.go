@@ -122,7 +122,7 @@ func children(v view, n merkle.Node, bits int, dst []merkle.Syndrome) {
 		return
 	}
 	sum := merkle.NewSummer(n, bits, dst)
-	_ = v.Rows(n, func(r merkle.Row) bool { // made here, so nothing can fail
+	_ = v.Rows(n, func(r *merkle.Row) bool { // made here, so nothing can fail
 		sum.Add(r.Position, r.Fingerprint(0))
 		return true
 	})

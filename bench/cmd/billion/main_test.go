@@ -20,7 +20,7 @@ func TestTheTreeIsThatOfItsRows(t *testing.T) {
 		before := ring.Position(0)
 		v := view{b.rows, b.tree, nil}
 		rows := 0
-		_ = v.Rows(merkle.Node{}, func(r merkle.Row) bool {
+		_ = v.Rows(merkle.Node{}, func(r *merkle.Row) bool {
 			if rows > 0 && r.Position <= before {
 				t.Fatalf("%d rows: %v follows %v", n, r.Position, before)
 			}

@@ -179,15 +179,17 @@ func (v view) Syndromes(n merkle.Node, bits int, dst []merkle.Syndrome) bool {
 	return v.tree.Syndromes(n, bits, dst)
 }
 
-func (v view) Rows(n merkle.Node, visit func(merkle.Row) bool) error {
+func (v view) Rows(n merkle.Node, visit func(*merkle.Row) bool) error {
 	var b buffer
+	var row merkle.Row
 	for i := v.from(n.First()); i < v.n; i++ {
 		x := v.position(i)
 		if x > n.Last() {
 			break
 		}
 		e := v.entry(&b, i, x, v.newer[i])
-		if !visit(merkle.Row{Position: x, Entry: e, Sum: v.hasher.Entry(e)}) {
+		row = merkle.Row{Position: x, Entry: e, Sum: v.hasher.Entry(e)}
+		if !visit(&row) {
 			break
 		}
 	}
