@@ -1,7 +1,6 @@
 package antientropy
 
 import (
-	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -136,8 +135,8 @@ func (s *server) entryOf(name merkle.Node) (n named, err error) {
 			n = named{name: name, state: nameSeveral}
 			return false
 		}
-		n.state, n.entry = nameEntry, row.Entry.Clone()
-		n.sum = s.codec.check(n.entry)
+		e := row.Entry.Clone()
+		n.state, n.entry, n.sum = nameEntry, &e, s.codec.check(e)
 		return true
 	})
 	return n, err
@@ -149,7 +148,7 @@ func (s *server) add(revealed uint64, n named) {
 	s.room -= 24
 	switch n.state {
 	case nameEntry:
-		s.room -= lww.EncodedLen(n.entry)
+		s.room -= lww.EncodedLen(*n.entry)
 	case nameFull:
 		s.room -= len(n.full.key) + 64
 	}
@@ -217,66 +216,82 @@ func (s *server) lists(req request) error {
 	return nil
 }
 
-func (s *server) compareRows(ask listAsk) (childAnswer, error) {
-	many := 4 * listRows // then splitting costs less than having read them
+func (s *server) compareRows(ask listAsk) (a childAnswer, err error) {
+	many := uint64(4 * listRows) // then splitting costs less than having read them
 	if int(ask.node.Bits)+2 > merkle.MaxBits {
-		many = math.MaxInt
+		many = math.MaxUint64
 	}
-	mine, states, err := s.rowStates(ask.node, many)
-	if err != nil {
-		return childAnswer{}, err
-	}
-	if len(mine) > many {
+	if s.scope.expected(ask.node) > many {
 		return s.split(ask.node)
 	}
-	a := childAnswer{code: childNamed}
-	for _, path := range differingNames(mine, ask.items) {
-		name := merkle.Node{Bits: uint8(s.codec.nameBits), Path: path}
-		theirs := slices.ContainsFunc(ask.items, func(it item) bool { return it.name == path })
-		at, found := slices.BinarySearchFunc(states, path, func(r rowState, path uint64) int { return cmp.Compare(r.name.Path, path) })
-		n, revealed := named{name: name}, uint64(0)
-		switch {
-		case !found:
-		case theirs && (at+1 == len(states) || states[at+1].name != name):
-			n, revealed = states[at].named, states[at].lo
-		default: // the entry itself, or several
-			if n, revealed, err = s.state(name, func(uint64) bool { return !theirs }); err != nil {
-				return a, err
-			}
+	under, err := s.scope.cached(ask.node)
+	rows := under.rows
+	switch {
+	case err != nil:
+		return a, err
+	case uint64(len(rows)) > many:
+		return s.split(ask.node)
+	}
+	a.code = childNamed
+	nameOf := func(r *cachedRow) uint64 { return merkle.NodeAt(r.x, s.codec.nameBits).Path }
+	for items := ask.items; len(rows)+len(items) > 0; {
+		path := uint64(math.MaxUint64)
+		if len(rows) > 0 {
+			path = nameOf(&rows[0])
 		}
-		s.add(revealed, n)
-		a.named = append(a.named, n)
+		if len(items) > 0 {
+			path = min(path, items[0].name)
+		}
+		mine, theirs := 0, 0
+		for mine < len(rows) && nameOf(&rows[mine]) == path {
+			mine++
+		}
+		for theirs < len(items) && items[theirs].name == path {
+			theirs++
+		}
+		if !sameRows(rows[:mine], items[:theirs]) {
+			name := merkle.Node{Bits: uint8(s.codec.nameBits), Path: path}
+			n, revealed := named{name: name}, uint64(0)
+			switch {
+			case mine == 0:
+			case mine == 1 && theirs > 0:
+				n, revealed = s.versionNamed(name, under, &rows[0]), rows[0].sum.Lo
+			default: // the entry itself, or several
+				lacks := theirs == 0
+				if n, revealed, err = s.state(name, func(uint64) bool { return lacks }); err != nil {
+					return a, err
+				}
+			}
+			s.add(revealed, n)
+			a.named = append(a.named, n)
+		}
+		rows, items = rows[mine:], items[theirs:]
 	}
 	return a, nil
 }
 
-// rowState is a row as it is told under its name, if it is the only one there and
-// both sides have it.
-type rowState struct {
-	named
-	lo uint64 // low half of its hash
+// sameRows reports whether the rows that count are those listed.
+func sameRows(rows []cachedRow, items []item) bool {
+	count := 0
+	for i := range rows {
+		if f := rows[i].f; f != 0 {
+			if count++; !slices.ContainsFunc(items, func(it item) bool { return it.f == f }) {
+				return false
+			}
+		}
+	}
+	return count == len(items)
 }
 
-// rowStates returns name and fingerprint of the rows under a node, and what is
-// told of each row, those included that were written since the moment that is
-// compared; or more than limit rows.
-func (s *server) rowStates(n merkle.Node, limit int) (items []item, states []rowState, err error) {
-	err = s.scope.rows(n, func(r *merkle.Row) bool {
-		name := merkle.NodeAt(r.Position, s.codec.nameBits)
-		if f := r.Fingerprint(s.scope.salt); f != 0 {
-			items = append(items, item{name.Path, f})
-		}
-		states = append(states, rowState{named{
-			name: name, state: nameVersion, late: r.Late, version: r.Entry.Version, key: uint32(s.scope.view.Hash(r.Entry.Key)),
-		}, r.Sum.Lo})
-		return len(items) <= limit
-	})
-	return items, states, err
+// differingName is a name under which two lists do not hold the same.
+type differingName struct {
+	name        uint64
+	here, there bool // in the first list, in the second
 }
 
 // differingNames returns the names under which two lists, each in order, do not
 // hold the same fingerprints.
-func differingNames(a, b []item) (out []uint64) {
+func differingNames(a, b []item) (out []differingName) {
 	for len(a) > 0 || len(b) > 0 {
 		name := uint64(1 << 63)
 		if len(a) > 0 {
@@ -293,7 +308,7 @@ func differingNames(a, b []item) (out []uint64) {
 			same = same && slices.Contains(atB, it)
 		}
 		if !same {
-			out = append(out, name)
+			out = append(out, differingName{name, len(atA) > 0, len(atB) > 0})
 		}
 	}
 	return out

@@ -106,16 +106,24 @@ func TestTheRowCacheIsBounded(t *testing.T) {
 	var c rowCache
 	for i := range uint64(4 * cachedRows) {
 		n := merkle.Node{Bits: 40, Path: i}
-		first := c.begin()
 		if i%3 == 0 {
-			c.rows = append(c.rows, cachedRow{n.First(), i})
+			c.add(&merkle.Row{Position: n.First(), Entry: lww.Entry{Key: fmt.Append(nil, i)}}, i)
 		}
-		c.end(n, first)
-		if rows, ok := c.under(n, 0); !ok || len(rows) > 1 {
+		c.keep(n)
+		under := n.Down(20, 0)
+		r, ok := c.under(under)
+		if !ok || len(r.rows) > 1 || len(r.rows) == 1 && string(r.key(&r.rows[0])) != fmt.Sprint(i) {
 			t.Fatal("the rows of a node are forgotten at once")
 		}
-		if len(c.nodes) > cachedRows || len(c.rows) > 2*cachedRows {
-			t.Fatalf("%d nodes, %d rows", len(c.nodes), len(c.rows))
+		if i > 0 {
+			if _, ok := c.under(merkle.Node{Bits: 40, Path: i - 1}); !ok {
+				t.Fatal("so are those of the one before")
+			}
+		}
+		for _, g := range []generation{c.now, c.before} {
+			if len(g.runs) > cachedRows || g.count > 2*cachedRows {
+				t.Fatalf("%d nodes, %d rows", len(g.runs), g.count)
+			}
 		}
 	}
 }

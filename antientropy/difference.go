@@ -45,11 +45,36 @@ type Difference struct {
 	Initiator *Side
 	Partner   *Side
 	Action    Action
-	reason    func() string
+	because   because
 }
 
+// because is what Reason needs to know beside the two sides.
+type because struct {
+	kind      byte
+	sameValue bool
+	settle    time.Duration // the settle window, for becauseYoung
+}
+
+const (
+	becauseNewer = iota // of what the versions say
+	becauseEqual        // the sides have become equal
+	becauseFresh        // one side's was not there at the moment that is compared
+	becauseYoung        // it was written within the settle window
+)
+
 // Reason says, for people, why the action is what it is.
-func (d Difference) Reason() string { return d.reason() }
+func (d Difference) Reason() string {
+	why := d.because
+	switch why.kind {
+	case becauseEqual:
+		return "equal by now: written again since the moment that is compared"
+	case becauseFresh:
+		return "written since the moment that is compared, so it may still be on its way"
+	case becauseYoung:
+		return fmt.Sprintf("written within the settle window of %v, so it may still be on its way (%s)", why.settle, d.whySides())
+	}
+	return d.whySides()
+}
 
 // Comparison is one node that a session compared.
 type Comparison struct {
@@ -81,25 +106,19 @@ func (s Step) String() string { return [...]string{"", "skip", "descend", "list"
 
 // decide says what to do about a key, given what both sides hold of it, and why.
 // At least one side holds it, and the two differ.
-func decide(mine, theirs *keyVersion, settled hlc.Stamp, settle time.Duration) (Action, func() string) {
-	if mine != nil && theirs != nil && mine.version == theirs.version && mine.valueHash == theirs.valueHash {
+func decide(mine, theirs *keyVersion, settled hlc.Stamp, settle time.Duration) (Action, because) {
+	sameValue := mine != nil && theirs != nil && mine.valueHash == theirs.valueHash
+	switch {
+	case sameValue && mine.version == theirs.version:
 		// They differed at the moment that is compared, and what was written
 		// since has made them equal.
-		return Wait, func() string { return "equal by now: written again since the moment that is compared" }
+		return Wait, because{kind: becauseEqual}
+	case mine != nil && mine.fresh(), theirs != nil && theirs.fresh():
+		return Wait, because{kind: becauseFresh}
+	case writtenAt(mine, theirs) > settled:
+		return Wait, because{becauseYoung, sameValue, settle}
 	}
-	if mine != nil && mine.fresh() || theirs != nil && theirs.fresh() {
-		return Wait, func() string {
-			return "written since the moment that is compared, so it may still be on its way"
-		}
-	}
-	action := compareSides(mine, theirs)
-	why := func() string { return whySides(mine, theirs) }
-	if writtenAt(mine, theirs) > settled {
-		return Wait, func() string {
-			return fmt.Sprintf("written within the settle window of %v, so it may still be on its way (%s)", settle, why())
-		}
-	}
-	return action, why
+	return compareSides(mine, theirs), because{becauseNewer, sameValue, 0}
 }
 
 // writtenAt returns the stamp of the write that one side lacks: the newer value,
@@ -137,21 +156,22 @@ func compareSides(mine, theirs *keyVersion) Action {
 	return Pull
 }
 
-func whySides(mine, theirs *keyVersion) string {
+func (d Difference) whySides() string {
 	switch {
-	case theirs == nil:
+	case d.Partner == nil:
 		return "the partner has never seen it"
-	case mine == nil:
+	case d.Initiator == nil:
 		return "the initiator has never seen it"
 	}
-	order, decided := lww.CompareVersions(mine.version, theirs.version, mine.valueHash == theirs.valueHash)
+	mine, theirs := d.Initiator.Version, d.Partner.Version
+	order, decided := lww.CompareVersions(mine, theirs, d.because.sameValue)
 	switch {
 	case !decided:
 		return "same stamp and writer, different values: the greater value wins"
 	case order > 0:
-		return "the initiator's is newer: " + why(mine.version, theirs.version)
+		return "the initiator's is newer: " + why(mine, theirs)
 	case order < 0:
-		return "the partner's is newer: " + why(theirs.version, mine.version)
+		return "the partner's is newer: " + why(theirs, mine)
 	}
 	return "equal versions with different digests"
 }

@@ -30,7 +30,8 @@ type Initiator struct {
 	// crowded: more than six keys differ under a node of that level, on average,
 	// or more than two would in one of 16 nodes at least.
 	crowded  bool
-	compares []task // waiting to be sent along, while a message is planned
+	compares []task    // waiting to be sent along, while a message is planned
+	mine     []mineRow // under the name that is being settled
 	probes   []*probe
 	versions []versionsTask
 	fetches  []fetchTask
@@ -212,6 +213,9 @@ func (s *Initiator) fail(err error) error {
 		s.err = err
 	}
 	s.over, s.report.Complete = true, false
+	if s.scope != nil {
+		s.scope.cache.release()
+	}
 	return s.err
 }
 

@@ -71,7 +71,7 @@ var lies = map[string]lie{
 	"names-too-short":       {child(childNamed, func(a *childAnswer) { *a = childAnswer{code: childSlow} }), harmless, ""},
 	"a-child-names-nothing": {child(childNamed, func(a *childAnswer) { a.named = nil }), untold, "names nothing"},
 	"a-child-names-elsewhere": {child(childNamed, func(a *childAnswer) {
-		a.named[0] = named{name: a.named[0].name, state: nameFull, full: told(stranger)}
+		a.named[0] = named{name: a.named[0].name, state: nameFull, full: new(told(stranger))}
 	}), foreign, "not where it was found"},
 
 	// Lists.
@@ -86,7 +86,7 @@ var lies = map[string]lie{
 	"another-key":      {probed(nameVersion, func(n *named) { n.key++ }), harmless, ""},
 	"a-forged-version": {probed(nameVersion, func(n *named) { n.version.Stamp += second(5) - second(0) }), untold, ""},
 	"an-entry-from-elsewhere": {probed(nameEntry, func(n *named) {
-		n.entry, n.sum = stranger, uint32(merkle.NewHasher(testSecret).Entry(stranger).Lo)
+		n.entry, n.sum = &stranger, uint32(merkle.NewHasher(testSecret).Entry(stranger).Lo)
 	}), foul, saysMalformed},
 	"an-entry-of-another-hash": {probed(nameEntry, func(n *named) { n.sum++ }), foul, "not hashed with this cluster's secret"},
 	"a-version-without-entry":  {probed(nameEntry, func(n *named) { *n = named{name: n.name, state: nameVersion, version: n.entry.Version} }), harmless, "not the one that was asked for"},
@@ -381,7 +381,7 @@ func TestAPulledEntryStaysInItsPlace(t *testing.T) {
 			return d.rewrite(msg, func(_ *request, _ *response, f *differMessage) {
 				if f != nil {
 					*f = differMessage{what: differNamed, named: []named{{
-						state: nameEntry, entry: foreign, sum: d.codec.check(foreign), name: merkle.Node{Bits: uint8(d.codec.nameBits)},
+						state: nameEntry, entry: &foreign, sum: d.codec.check(foreign), name: merkle.Node{Bits: uint8(d.codec.nameBits)},
 					}}}
 				}
 			})

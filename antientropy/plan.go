@@ -290,8 +290,9 @@ func (s *Initiator) pushRange(p *pushTask, room *int) (more bool, err error) {
 		}
 		found++
 		s.myCheck -= r.Sum.Lo
+		mine := s.mineOf(r)
 		var action Action
-		if action, ferr = s.found(r.Position, s.mineOf(r), nil); ferr != nil {
+		if action, ferr = s.found(r.Position, &mine, nil); ferr != nil {
 			return false
 		}
 		if action == Push && !s.cfg.DryRun {
@@ -387,7 +388,7 @@ type mineRow struct {
 	late        bool
 	bytes       int
 	valueBytes  int
-	noValue     bool // it is too large to be kept: read it again
+	noValue     bool // it is too large to be kept, or was not read: read it again
 }
 
 // keptBytes is the size up to which an entry that differs is kept in memory from
@@ -395,8 +396,8 @@ type mineRow struct {
 // some maxPending of them.
 const keptBytes = 1 << 10
 
-func (s *Initiator) mineOf(r *merkle.Row) *mineRow {
-	m := &mineRow{position: r.Position, sum: r.Sum, fingerprint: r.Fingerprint(s.scope.salt), late: r.Late, bytes: lww.EncodedLen(r.Entry), valueBytes: len(r.Entry.Value)}
+func (s *Initiator) mineOf(r *merkle.Row) mineRow {
+	m := mineRow{position: r.Position, sum: r.Sum, fingerprint: r.Fingerprint(s.scope.salt), late: r.Late, bytes: lww.EncodedLen(r.Entry), valueBytes: len(r.Entry.Value)}
 	m.entry = r.Entry
 	if m.noValue = m.bytes > keptBytes; m.noValue {
 		m.entry.Value = nil
@@ -407,20 +408,32 @@ func (s *Initiator) mineOf(r *merkle.Row) *mineRow {
 
 // rowsUnder returns the rows under a node.
 func (s *Initiator) rowsUnder(n merkle.Node) (rows []mineRow, err error) {
-	err = s.scope.rows(n, func(r *merkle.Row) bool {
-		rows = append(rows, *s.mineOf(r))
-		return true
-	})
-	return rows, err
+	return s.appendRows(nil, n)
 }
 
-// described returns what a difference needs to know of a row. The hash of its
-// value is needed only beside another version of the same write.
-func (s *Initiator) described(m *mineRow, theirs *keyVersion) (*keyVersion, error) {
-	if m == nil {
-		return nil, nil
+// appendRows appends the rows under a node to dst.
+func (s *Initiator) appendRows(dst []mineRow, n merkle.Node) ([]mineRow, error) {
+	if under, ok := s.scope.cache.under(n); ok {
+		for i := range under.rows {
+			r := &under.rows[i]
+			m := mineRow{position: r.x, sum: r.sum, fingerprint: r.f, late: r.late, valueBytes: int(r.valueBytes), noValue: true}
+			m.entry.Key, m.entry.Version = slices.Clone(under.key(r)), r.version
+			m.bytes = lww.EncodedLen(m.entry) + m.valueBytes
+			dst = append(dst, m)
+		}
+		return dst, nil
 	}
-	v := &keyVersion{key: m.entry.Key, version: m.entry.Version, sum: m.sum, late: m.late, valueBytes: m.valueBytes}
+	err := s.scope.rows(n, func(r *merkle.Row) bool {
+		dst = append(dst, s.mineOf(r))
+		return true
+	})
+	return dst, err
+}
+
+// describe returns what a difference needs to know of a row. The hash of its
+// value is needed only beside another version of the same write.
+func (s *Initiator) describe(m *mineRow, theirs *keyVersion) (v keyVersion, err error) {
+	v = keyVersion{key: m.entry.Key, version: m.entry.Version, sum: m.sum, late: m.late, valueBytes: m.valueBytes}
 	if theirs == nil || !sameWrite(v.version, theirs.version) {
 		return v, nil
 	}
@@ -428,13 +441,14 @@ func (s *Initiator) described(m *mineRow, theirs *keyVersion) (*keyVersion, erro
 		v.valueHash = s.scope.view.Hash(m.entry.Value)
 		return v, nil
 	}
-	return v, s.scope.rows(merkle.NodeAt(m.position, merkle.MaxBits), func(r *merkle.Row) bool {
+	err = s.scope.rows(merkle.NodeAt(m.position, merkle.MaxBits), func(r *merkle.Row) bool {
 		if string(r.Entry.Key) != string(v.key) {
 			return true
 		}
 		v.valueHash = s.scope.view.Hash(r.Entry.Value)
 		return false
 	})
+	return v, err
 }
 
 // sameWrite reports whether two versions are of one write, so that only their

@@ -251,11 +251,11 @@ func (p *printer) named(before string, n named) {
 	case nameVersion:
 		what = n.name.String() + ": " + versionText(n.version, "value untold")
 	case nameEntry:
-		what = entryText(n.entry)
+		what = entryText(*n.entry)
 	case nameSeveral:
 		what = n.name.String() + ": several rows"
 	case nameFull:
-		what = "but not sent: " + keyVersionText(n.full)
+		what = "but not sent: " + keyVersionText(*n.full)
 	}
 	if n.late {
 		what += ", late"
@@ -348,7 +348,7 @@ func (d *describer) rewrite(msg []byte, change func(*request, *response, *differ
 	check := func(list []named) {
 		for i := range list {
 			if list[i].state == nameEntry {
-				list[i].sum = d.codec.check(list[i].entry)
+				list[i].sum = d.codec.check(*list[i].entry)
 			}
 		}
 	}

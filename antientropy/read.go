@@ -321,11 +321,13 @@ func (r *reader) named(under merkle.Node, withName bool) (n named) {
 		n.key = r.uint32()
 	case nameEntry:
 		r.stateFlags(state)
-		n.entry = r.entry()
+		e := r.entry()
+		n.entry = &e
 		return n
 	case nameFull:
 		r.stateFlags(state)
-		n.full = r.keyVersion()
+		v := r.keyVersion()
+		n.full = &v
 		return n
 	case nameAbsent, nameSeveral:
 		r.stateFlags(state)

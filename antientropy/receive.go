@@ -52,6 +52,7 @@ func (s *Initiator) complete(partnerRows, partnerCompared uint64) {
 	s.report.ShardsEqual = len(s.scope.shards) - len(s.differing)
 	s.report.RowsRead = s.scope.rowsRead + partnerRows
 	s.report.Compared = s.scope.compared + partnerCompared
+	s.scope.cache.release()
 }
 
 // claimedRows is how many rows of a partner that has many more than this side are

@@ -69,6 +69,9 @@ func (r *Responder) Receive(msg []byte) (apply []lww.Entry, err error) {
 
 func (r *Responder) refuse(code, text string) {
 	r.done, r.complete = true, false
+	if r.scope != nil {
+		r.scope.cache.release()
+	}
 	r.answer = nil
 	r.message = refusal{code, text}.append(nil)
 }
@@ -85,6 +88,7 @@ func (r *Responder) Reply(applied error) []byte {
 	if r.answer != nil {
 		if r.finishing {
 			r.done, r.complete = true, !r.dryRun
+			r.scope.cache.release()
 		}
 		return r.codec.appendResponse(nil, r.request, *r.answer)
 	}
@@ -252,6 +256,14 @@ const alongBytes = 16 << 10
 // a row with that fingerprint: then the entry is sent along, if it is not large.
 func (r *Responder) state(name merkle.Node, lacks func(fingerprint uint64) bool) (n named, revealed uint64, err error) {
 	n.name = name
+	if under, ok := r.scope.cache.under(name); ok && len(under.rows) <= 1 {
+		if len(under.rows) == 0 {
+			return n, 0, nil
+		}
+		if row := &under.rows[0]; row.late || !lacks(row.f) {
+			return r.versionNamed(name, under, row), row.sum.Lo, nil
+		}
+	}
 	rows := 0
 	err = r.scope.rows(name, func(row *merkle.Row) bool {
 		rows++
@@ -262,18 +274,25 @@ func (r *Responder) state(name merkle.Node, lacks func(fingerprint uint64) bool)
 		}
 		n.late = row.Late
 		switch {
-		case !row.Late && lacks(row.Fingerprint(r.scope.salt)) && (r.dryRun || r.young(row) || lww.EncodedLen(row.Entry) > alongBytes):
-			n.state, n.full = nameFull, versionOf(r.scope.view, row)
-		case !row.Late && lacks(row.Fingerprint(r.scope.salt)):
-			n.state, n.entry = nameEntry, row.Entry.Clone()
-			n.sum = uint32(row.Sum.Lo)
-		default:
+		case row.Late || !lacks(row.Fingerprint(r.scope.salt)):
 			n.state, n.version = nameVersion, row.Entry.Version
 			n.key = uint32(r.scope.view.Hash(row.Entry.Key))
+		case r.dryRun || r.young(row) || lww.EncodedLen(row.Entry) > alongBytes:
+			v := versionOf(r.scope.view, row)
+			n.state, n.full = nameFull, &v
+		default:
+			e := row.Entry.Clone()
+			n.state, n.entry, n.sum = nameEntry, &e, uint32(row.Sum.Lo)
 		}
 		return true
 	})
 	return n, revealed, err
+}
+
+// versionNamed is what is told of the only row under a name, which both sides are
+// thought to have.
+func (r *Responder) versionNamed(name merkle.Node, of run, row *cachedRow) named {
+	return named{name: name, state: nameVersion, late: row.late, version: row.version, key: uint32(r.scope.view.Hash(of.key(row)))}
 }
 
 // young reports whether the initiator, lacking a row, would not take it.

@@ -47,16 +47,20 @@ func (s *Initiator) receiveList(t task, theirs []item) error {
 	if len(names) == 0 {
 		s.lookAtRows(t)
 	}
-	for _, path := range names {
-		name := merkle.Node{Bits: uint8(s.codec.nameBits), Path: path}
-		is := func(it item) bool { return it.name == path }
-		if slices.ContainsFunc(theirs, is) {
-			s.probes = append(s.probes, &probe{probeAsk: probeAsk{name: name, absent: !slices.ContainsFunc(mine, is)}, from: &naming{task: t, slow: true}})
+	from := &naming{task: t, slow: true}
+	probes := make([]probe, 0, len(names))
+	for _, n := range names {
+		name := merkle.Node{Bits: uint8(s.codec.nameBits), Path: n.name}
+		if n.there {
+			probes = append(probes, probe{probeAsk: probeAsk{name: name, absent: !n.here}, from: from})
 			continue
 		}
-		if _, err := s.receiveName(name, named{state: nameAbsent}, &naming{task: t, slow: true}); err != nil {
+		if _, err := s.receiveName(name, named{state: nameAbsent}, from); err != nil {
 			return err
 		}
+	}
+	for i := range probes {
+		s.probes = append(s.probes, &probes[i])
 	}
 	return nil
 }
@@ -66,17 +70,18 @@ func (s *Initiator) receiveAgain(p *probe, n named) ([]lww.Entry, error) {
 	if n.state != nameEntry || string(n.entry.Key) != string(p.key) {
 		return nil, wireError("an entry is not the one that was asked for")
 	}
-	s.report.EntryBytes += entryBytes(n.entry)
-	return []lww.Entry{n.entry}, nil
+	s.report.EntryBytes += entryBytes(*n.entry)
+	return []lww.Entry{*n.entry}, nil
 }
 
 // receiveName takes what the partner has under a name, and settles the one key
 // that is there, as a rule. Whatever is less simple is asked for in full.
 func (s *Initiator) receiveName(name merkle.Node, n named, from *naming) ([]lww.Entry, error) {
-	mine, err := s.rowsUnder(name)
+	mine, err := s.appendRows(s.mine[:0], name)
 	if err != nil {
 		return nil, err
 	}
+	s.mine = mine
 	return s.settleName(name, mine, n, from)
 }
 
@@ -94,11 +99,11 @@ func (s *Initiator) settleName(name merkle.Node, mine []mineRow, n named, from *
 	case nameVersion:
 		theirs = &keyVersion{version: n.version, late: n.late, valueBytes: -1}
 	case nameEntry:
-		e := n.entry
+		e := *n.entry
 		s.report.EntryBytes += entryBytes(e)
 		theirs = &keyVersion{key: e.Key, version: e.Version, sum: s.scope.view.Sum(e), valueHash: s.scope.view.Hash(e.Value), valueBytes: len(e.Value)}
 	case nameFull:
-		theirs = &n.full
+		theirs = n.full
 	}
 	if theirs != nil && theirs.key != nil && merkle.NodeAt(s.scope.view.Position(theirs.key), s.codec.nameBits) != name {
 		return nil, wireError("a key is not under the name that was asked for")
@@ -124,7 +129,7 @@ func (s *Initiator) settleName(name merkle.Node, mine []mineRow, n named, from *
 		if theirs.key != nil {
 			x = s.scope.view.Position(theirs.key)
 		}
-		return s.settle(x, nil, theirs, &n.entry)
+		return s.settle(x, nil, theirs, n.entry)
 	}
 	m := &mine[0]
 	if theirs.key == nil {
@@ -139,12 +144,12 @@ func (s *Initiator) settleName(name merkle.Node, mine []mineRow, n named, from *
 		if _, err := s.settle(m.position, m, nil, nil); err != nil {
 			return nil, err
 		}
-		return s.settle(s.scope.view.Position(theirs.key), nil, theirs, &n.entry)
+		return s.settle(s.scope.view.Position(theirs.key), nil, theirs, n.entry)
 	case theirs.sum == m.sum && theirs.sum != (merkle.Sum{}):
 		s.refute(from, name)
 		return nil, nil
 	}
-	return s.settle(m.position, m, theirs, &n.entry)
+	return s.settle(m.position, m, theirs, n.entry)
 }
 
 // refute is for a name under which nothing differs: the node that was decoded to
@@ -279,7 +284,7 @@ func (s *Initiator) settle(x ring.Position, mine *mineRow, theirs *keyVersion, e
 		s.pushes = append(s.pushes, p)
 	}
 	if action == Pull || action == Exchange {
-		if entry != nil && len(entry.Key) > 0 {
+		if entry != nil {
 			return []lww.Entry{*entry}, nil
 		}
 		if theirs.sum == (merkle.Sum{}) { // it was told as the only row under its name
@@ -295,11 +300,16 @@ func (s *Initiator) settle(x ring.Position, mine *mineRow, theirs *keyVersion, e
 
 // found takes note of a key that differs and says what is to be done about it.
 func (s *Initiator) found(x ring.Position, mine *mineRow, theirs *keyVersion) (Action, error) {
-	mineVersion, err := s.described(mine, theirs)
-	if err != nil {
-		return 0, err
+	var mineVersion keyVersion
+	var ours *keyVersion
+	if mine != nil {
+		var err error
+		if mineVersion, err = s.describe(mine, theirs); err != nil {
+			return 0, err
+		}
+		ours = &mineVersion
 	}
-	action, reason := decide(mineVersion, theirs, s.settled(), s.cfg.Settle)
+	action, because := decide(ours, theirs, s.settled(), s.cfg.Settle)
 	if action == Wait {
 		s.report.InFlight++
 	} else {
@@ -308,27 +318,25 @@ func (s *Initiator) found(x ring.Position, mine *mineRow, theirs *keyVersion) (A
 	if s.differing == nil {
 		s.differing = make(map[int]bool)
 	}
-	s.differing[x.Shard(s.scope.view.Shards())] = true
+	shard := x.Shard(s.scope.view.Shards())
+	s.differing[shard] = true
 	if s.cfg.Found != nil {
-		d := Difference{
-			Shard: x.Shard(s.scope.view.Shards()), Position: x,
-			Initiator: side(mineVersion), Partner: side(theirs), Action: action, reason: reason,
-		}
+		d := Difference{Shard: shard, Position: x, Action: action, because: because}
+		var sides struct{ mine, theirs Side } // allocated as one
 		if mine != nil {
 			d.Key = mine.entry.Key
+			sides.mine = Side{mineVersion.version, mineVersion.valueBytes}
+			d.Initiator = &sides.mine
 		} else {
 			d.Key = slices.Clone(theirs.key)
+		}
+		if theirs != nil {
+			sides.theirs = Side{theirs.version, theirs.valueBytes}
+			d.Partner = &sides.theirs
 		}
 		s.cfg.Found(d)
 	}
 	return action, nil
-}
-
-func side(v *keyVersion) *Side {
-	if v == nil {
-		return nil
-	}
-	return &Side{v.version, v.valueBytes}
 }
 
 // receiveFetched takes the entries that were asked for.

@@ -218,13 +218,27 @@ func (s *scope) below(n merkle.Node, bits int, dst []merkle.Syndrome) error {
 			return nil
 		}
 	}
-	rows, err := s.fingerprints(n)
-	if err != nil {
-		return err
-	}
 	sum := merkle.NewSummer(n, bits, dst)
-	for _, r := range rows {
-		sum.Add(r.x, r.f)
+	if s.expected(n) > cachedRows/8 {
+		err := s.rows(n, func(r *merkle.Row) bool {
+			if f := r.Fingerprint(s.salt); f != 0 {
+				sum.Add(r.Position, f)
+			}
+			return true
+		})
+		if err != nil {
+			return err
+		}
+	} else {
+		under, err := s.cached(n)
+		if err != nil {
+			return err
+		}
+		for i := range under.rows {
+			if r := &under.rows[i]; r.f != 0 {
+				sum.Add(r.x, r.f)
+			}
+		}
 	}
 	// Where the tree knows what the rows must add up to, they had better.
 	var whole [1]merkle.Syndrome
@@ -239,22 +253,21 @@ func (s *scope) below(n merkle.Node, bits int, dst []merkle.Syndrome) error {
 	return nil
 }
 
-// fingerprints returns the rows under a node that is not above the shards, until
-// the next call.
-func (s *scope) fingerprints(n merkle.Node) ([]cachedRow, error) {
-	if rows, ok := s.cache.under(n, s.bits); ok {
-		return rows, nil
+// cached returns the rows under a node that is not above the shards, until the
+// next call.
+func (s *scope) cached(n merkle.Node) (run, error) {
+	if r, ok := s.cache.under(n); ok {
+		return r, nil
 	}
-	first := s.cache.begin()
 	err := s.rows(n, func(r *merkle.Row) bool {
-		if f := r.Fingerprint(s.salt); f != 0 {
-			s.cache.rows = append(s.cache.rows, cachedRow{r.Position, f})
-		}
+		s.cache.add(r, r.Fingerprint(s.salt))
 		return true
 	})
-	rows := s.cache.rows[first:]
-	s.cache.end(n, first)
-	return rows, err
+	if err != nil {
+		s.cache.drop()
+		return run{}, err
+	}
+	return s.cache.keep(n), nil
 }
 
 // inShard returns a node's path from the root of its shard, as people are shown.
@@ -331,7 +344,14 @@ func (s *scope) decode(n merkle.Node, d merkle.Syndrome, nameBits int) (changes 
 		return changes, true, nil
 	}
 	for _, c := range changes {
-		err := s.rows(merkle.NodeAt(c.X, merkle.MaxBits), func(*merkle.Row) bool {
+		at := merkle.NodeAt(c.X, merkle.MaxBits)
+		if under, ok := s.cache.under(at); ok {
+			if len(under.rows) > 0 {
+				return changes, true, nil
+			}
+			continue
+		}
+		err := s.rows(at, func(*merkle.Row) bool {
 			likely = true
 			return false
 		})
@@ -345,12 +365,15 @@ func (s *scope) decode(n merkle.Node, d merkle.Syndrome, nameBits int) (changes 
 // items returns name and fingerprint of the rows under a node, or more than
 // limit of them.
 func (s *scope) items(n merkle.Node, nameBits, limit int) (items []item, err error) {
-	rows, ok := s.cache.under(n, s.bits)
-	if ok {
-		for _, r := range rows[:min(len(rows), limit+1)] {
-			items = append(items, item{merkle.NodeAt(r.x, nameBits).Path, r.f})
+	if s.expected(n) <= 4*listRows {
+		under, err := s.cached(n)
+		items = make([]item, 0, min(len(under.rows), limit+1))
+		for i := 0; i < len(under.rows) && len(items) <= limit; i++ {
+			if r := &under.rows[i]; r.f != 0 {
+				items = append(items, item{merkle.NodeAt(r.x, nameBits).Path, r.f})
+			}
 		}
-		return items, nil
+		return items, err
 	}
 	err = s.rows(n, func(r *merkle.Row) bool {
 		if f := r.Fingerprint(s.salt); f != 0 {

@@ -188,8 +188,8 @@ type named struct {
 	late    bool
 	version lww.Version // nameVersion
 	key     uint32      // nameVersion: a hash of the key
-	full    keyVersion  // nameFull
-	entry   lww.Entry   // nameEntry
+	full    *keyVersion // nameFull
+	entry   *lww.Entry  // nameEntry
 	sum     uint32      // nameEntry: a check of the entry
 }
 
@@ -327,9 +327,9 @@ func (c codec) appendNamed(dst []byte, under merkle.Node, n named, withName bool
 	}
 	switch n.state {
 	case nameEntry:
-		return lww.AppendEntry(binary.BigEndian.AppendUint32(dst, n.sum), n.entry) // the key tells the name
+		return lww.AppendEntry(binary.BigEndian.AppendUint32(dst, n.sum), *n.entry) // the key tells the name
 	case nameFull:
-		return c.appendKeyVersion(dst, n.full)
+		return c.appendKeyVersion(dst, *n.full)
 	}
 	if withName {
 		dst = c.appendName(dst, under, n.name)
