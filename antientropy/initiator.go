@@ -200,6 +200,12 @@ func (s *Initiator) open() openMessage {
 		m.moment, m.asOf = s.cfg.AsOf, true
 	}
 	m.settled = s.settled()
+	if bits, ok := s.scope.outlineBits(); ok && m.expected > 0 && !m.textbook && s.scope.startLevel(m.expected, count) > bits {
+		var err error
+		if m.outline, err = s.scope.outline(bits); err != nil {
+			m.outline = nil // it is read again, and told of, when something differs
+		}
+	}
 	view := s.scope.view
 	s.codec = codec{m.nameBits, m.moment, m.textbook, func(e lww.Entry) uint32 { return uint32(view.Sum(e).Lo) }}
 	s.myCheck = check

@@ -95,6 +95,7 @@ func (p *printer) open(m openMessage) {
 	}{
 		{m.dryRun, "dry run"}, {m.textbook, "textbook"}, {m.salt != 0, fmt.Sprintf("salt %d", m.salt)},
 		{m.asOf, "as of " + at(m.moment)}, {m.expected > 0, fmt.Sprintf("%d expected to differ", m.expected)},
+		{m.outline != nil, fmt.Sprintf("an outline of %d nodes", len(m.outline))},
 	} {
 		if f.set {
 			p.line("%s", f.text)
@@ -114,6 +115,8 @@ func (p *printer) differ(m differMessage) {
 		return
 	case differLevel:
 		p.line("%s", levelText(m.bits, m.level))
+	case differPart:
+		p.line("%d bits below the root, where the outlines differ (%064b): %d nodes", m.bits, m.marked, len(m.level))
 	case differSample:
 		p.line("a sample of %d bytes", len(m.sample))
 	case differOnly:

@@ -30,7 +30,7 @@ func TestTheProtocolPageIsTrue(t *testing.T) {
 			kindOpen: "open", kindEqual: "equal", kindDiffer: "differ", kindRequest: "request",
 			kindResponse: "response", kindRefusal: "refusal", kindFinish: "finish",
 		},
-		"what":  {differNamed: "names", differLevel: "level", differSample: "sample", differOnly: "nothing"},
+		"what":  {differNamed: "names", differLevel: "level", differSample: "sample", differOnly: "nothing", differPart: "part"},
 		"state": {nameAbsent: "absent", nameVersion: "version", nameEntry: "entry", nameSeveral: "several", nameFull: "full"},
 		"code": {
 			childEqual: "equal", childNamed: "named", childSplit: "split", childMine: "mine",
@@ -40,7 +40,7 @@ func TestTheProtocolPageIsTrue(t *testing.T) {
 			askLevel: "level", askSplits: "splits", askCompares: "compares", askLists: "lists",
 			askProbes: "probes", askVersions: "versions", askFetches: "fetches", askPush: "push",
 		},
-		"open flag":     {flagDryRun: "dry run", flagOnly: "only", flagSalt: "salt", flagTextbook: "textbook", flagAsOf: "as of"},
+		"open flag":     {flagDryRun: "dry run", flagOnly: "only", flagSalt: "salt", flagTextbook: "textbook", flagAsOf: "as of", flagOutline: "outline"},
 		"state flag":    {nameTombstone: "tombstone", nameExpiry: "expiry", nameLogical: "logical", nameLate: "late"},
 		"response flag": {responseFinished: "finished", responseRevealed: "revealed"},
 		"fetch flag":    {fetchSums: "sums", fetchFirst: "first", fetchSkip: "skip"},
@@ -64,7 +64,7 @@ func TestTheProtocolPageIsTrue(t *testing.T) {
 
 	for name, value := range map[string]int{
 		"DefaultMessageBytes": DefaultMessageBytes, "maxItems": maxItems, "maxListed": maxListed, "maxPushed": maxPushed,
-		"maxLevelNodes": maxLevelNodes, "maxSample": maxSample,
+		"maxLevelNodes": maxLevelNodes, "outlineNodes": outlineNodes, "outlineMost": outlineMost, "maxSample": maxSample,
 		"sampleNodes": sampleNodes, "sampleStep": sampleStep, "rowsPerNode": rowsPerNode, "rowsPerMessage": rowsPerMessage,
 		"protocolVersion": protocolVersion, "merkle.DigestVersion": merkle.DigestVersion, "merkle.MaxBits": merkle.MaxBits,
 		"ring.Slots": ring.Slots, "lww.MaxKeyBytes": lww.MaxKeyBytes, "lww.MaxValueBytes": lww.MaxValueBytes,

@@ -195,7 +195,7 @@ func (r *reader) open() (m openMessage) {
 		return m // the rest may mean anything
 	}
 	m.digestVersions = r.bytes(r.uvarint())
-	flags := r.flags(flagDryRun | flagOnly | flagSalt | flagTextbook | flagAsOf)
+	flags := r.flags(flagDryRun | flagOnly | flagSalt | flagTextbook | flagAsOf | flagOutline)
 	m.dryRun, m.textbook, m.asOf = flags&flagDryRun != 0, flags&flagTextbook != 0, flags&flagAsOf != 0
 	m.shards = r.int(ring.Slots)
 	if flags&flagOnly != 0 {
@@ -218,6 +218,9 @@ func (r *reader) open() (m openMessage) {
 	m.count = r.uvarint()
 	m.check = r.uint64()
 	m.syndrome = r.syndrome()
+	if flags&flagOutline != 0 {
+		m.outline = r.bytes(outlineNodes)
+	}
 	r.end()
 	return m
 }
@@ -233,6 +236,14 @@ func (r *reader) differ() (m differMessage) {
 		if m.bits = int(r.byte()); m.bits > merkle.MaxBits {
 			r.fail("a level is below the last one")
 		}
+		m.level = r.level()
+	case differPart:
+		m.count = r.uvarint()
+		if m.bits = int(r.byte()); m.bits > merkle.MaxBits {
+			r.fail("a level is below the last one")
+		}
+		m.marked = r.uint64()
+		m.rest = r.syndrome()
 		m.level = r.level()
 	case differSample:
 		m.count = r.uvarint()

@@ -2,6 +2,7 @@ package antientropy
 
 import (
 	"fmt"
+	mathbits "math/bits"
 	"slices"
 
 	"syntropy/lww"
@@ -84,6 +85,8 @@ func (s *Initiator) receiveDiffer(m differMessage) ([]lww.Entry, error) {
 		return apply, err
 	case differLevel:
 		return nil, s.compareLevel(m.bits, m.level, nil)
+	case differPart:
+		return nil, s.receivePart(m, syndrome)
 	case differSample:
 		return nil, s.receiveSample(m.sample, m.count)
 	case differOnly:
@@ -120,13 +123,7 @@ func (s *Initiator) compareLevel(bits int, theirs []merkle.Syndrome, counts []ui
 	if err != nil {
 		return err
 	}
-	few := 0
-	for i := range mine {
-		if mine[i].Minus(theirs[i]).AtMostOne() {
-			few++
-		}
-	}
-	s.crowded = few*crowdedShare < len(mine)
+	s.judgeCrowd(mine, theirs)
 	s.scope.levelNodes(bits, func(n merkle.Node) {
 		t := task{node: n, mine: mine[0], theirs: theirs[0]}
 		if counts != nil {
@@ -136,6 +133,43 @@ func (s *Initiator) compareLevel(bits int, theirs []merkle.Syndrome, counts []ui
 		mine, theirs = mine[1:], theirs[1:]
 	})
 	return nil
+}
+
+// receivePart compares a part of a level with that of the partner.
+func (s *Initiator) receivePart(m differMessage, mine merkle.Syndrome) error {
+	outline, ok := s.scope.outlineBits()
+	if !ok || s.cfg.Expected <= 0 || m.bits < outline || m.bits-outline > 20 ||
+		len(m.level) != mathbits.OnesCount64(m.marked)<<(m.bits-outline) {
+		return wireError("a part of a level was not asked for, or is not one")
+	}
+	level, sum, err := s.scope.part(outline, m.bits, m.marked)
+	if err != nil {
+		return err
+	}
+	if mine.Minus(sum) != m.rest {
+		// Two nodes have the same byte and differ, as one in 256 does.
+		s.level = 1 + min(m.bits, s.scope.startLevel(uint64(s.cfg.Expected), m.count))
+		return nil
+	}
+	s.judgeCrowd(level, m.level)
+	return s.scope.partNodes(outline, m.marked, func(n merkle.Node) error {
+		for i := range 1 << (m.bits - outline) {
+			s.compare(task{node: n.Down(m.bits-outline, i), mine: level[i], theirs: m.level[i]})
+		}
+		level, m.level = level[1<<(m.bits-outline):], m.level[1<<(m.bits-outline):]
+		return nil
+	})
+}
+
+// judgeCrowd says whether a descent began too high.
+func (s *Initiator) judgeCrowd(mine, theirs []merkle.Syndrome) {
+	few := 0
+	for i := range mine {
+		if mine[i].Minus(theirs[i]).AtMostOne() {
+			few++
+		}
+	}
+	s.crowded = few*crowdedShare < len(mine)
 }
 
 // receiveResponse matches the answer to what was asked and puts back what was

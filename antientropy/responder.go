@@ -229,6 +229,8 @@ func (r *Responder) firstAnswer(m openMessage, d differMessage, mine merkle.Synd
 	case m.syndrome.IsZero():
 		// As deep as there are rows, so that a few of them cost a few nodes.
 		d.what, d.bits = differLevel, min(r.scope.bits, bits.Len64(d.count))
+	case m.outline != nil:
+		return r.firstPart(m, d, mine)
 	case m.expected > 0:
 		d.what, d.bits = differLevel, r.scope.startLevel(m.expected, d.count)
 	default:
@@ -237,6 +239,35 @@ func (r *Responder) firstAnswer(m openMessage, d differMessage, mine merkle.Synd
 		return d, err
 	}
 	d.level, err = r.scope.levelSyndromes(d.bits)
+	return d, err
+}
+
+// firstPart answers an outline: with a part of a level, or with all of it if most
+// of its nodes differ.
+func (r *Responder) firstPart(m openMessage, d differMessage, mine merkle.Syndrome) (differMessage, error) {
+	outline, ok := r.scope.outlineBits()
+	if !ok {
+		return d, errors.New("there can be no outline of this session's shards")
+	}
+	nodes, err := r.scope.outline(outline)
+	if err != nil {
+		return d, err
+	}
+	for i, b := range nodes {
+		if b != m.outline[i] {
+			d.marked |= 1 << i
+		}
+	}
+	marked := bits.OnesCount64(d.marked)
+	if marked == 0 || marked > outlineMost {
+		d.what, d.marked, d.bits = differLevel, 0, r.scope.startLevel(m.expected, d.count)
+		d.level, err = r.scope.levelSyndromes(d.bits)
+		return d, err
+	}
+	d.what, d.bits = differPart, r.scope.partLevel(outline, marked, m.expected, d.count)
+	var sum merkle.Syndrome
+	d.level, sum, err = r.scope.part(outline, d.bits, d.marked)
+	d.rest = mine.Minus(sum)
 	return d, err
 }
 

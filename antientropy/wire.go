@@ -23,7 +23,7 @@ const (
 )
 
 // protocolVersion is refused by a partner that does not know it.
-const protocolVersion = 2
+const protocolVersion = 3
 
 // Flags of an open message.
 const (
@@ -32,6 +32,7 @@ const (
 	flagSalt     = 1 << 2
 	flagTextbook = 1 << 3
 	flagAsOf     = 1 << 4 // the views show a moment, not the present
+	flagOutline  = 1 << 5
 )
 
 // openMessage begins a session.
@@ -46,6 +47,7 @@ type openMessage struct {
 	asOf             bool      // the views show that moment, not the present
 	settled          hlc.Stamp // entries written after it are not to travel
 	expected         uint64    // keys that may differ; 0: unknown
+	outline          []byte    // of outlineNodes bytes, or nil
 	nameBits         int
 	count            uint64
 	check            uint64
@@ -58,6 +60,7 @@ const (
 	differLevel  = 2 // the digests of one level
 	differSample = 3 // what to estimate the number of differences from
 	differOnly   = 4 // nothing: the initiator asks for what it wants
+	differPart   = 5 // the digests of a part of one level: where the outlines differ
 )
 
 // differMessage is the answer to an open message whose digest is not ours.
@@ -69,6 +72,8 @@ type differMessage struct {
 	bits   int
 	level  []merkle.Syndrome
 	sample []byte
+	marked uint64          // differPart: which nodes of the outline differ
+	rest   merkle.Syndrome // differPart: what is under the others
 }
 
 // request asks for what each of its sections says, and brings entries.
@@ -354,7 +359,7 @@ func (m openMessage) append(dst []byte) []byte {
 	for _, f := range []struct {
 		set  bool
 		flag byte
-	}{{m.dryRun, flagDryRun}, {m.only != nil, flagOnly}, {m.salt != 0, flagSalt}, {m.textbook, flagTextbook}, {m.asOf, flagAsOf}} {
+	}{{m.dryRun, flagDryRun}, {m.only != nil, flagOnly}, {m.salt != 0, flagSalt}, {m.textbook, flagTextbook}, {m.asOf, flagAsOf}, {m.outline != nil, flagOutline}} {
 		if f.set {
 			flags |= f.flag
 		}
@@ -375,7 +380,7 @@ func (m openMessage) append(dst []byte) []byte {
 	dst = append(dst, byte(m.nameBits))
 	dst = binary.AppendUvarint(dst, m.count)
 	dst = binary.BigEndian.AppendUint64(dst, m.check)
-	return m.syndrome.Append(dst)
+	return append(m.syndrome.Append(dst), m.outline...)
 }
 
 // appendRuns writes ascending numbers as runs: how many are left out, and how
@@ -407,6 +412,10 @@ func (c codec) appendDiffer(dst []byte, m differMessage) []byte {
 	case differLevel:
 		dst = binary.AppendUvarint(dst, m.count)
 		return appendList(append(dst, byte(m.bits)), m.level, appendSyndrome)
+	case differPart:
+		dst = append(binary.AppendUvarint(dst, m.count), byte(m.bits))
+		dst = m.rest.Append(binary.BigEndian.AppendUint64(dst, m.marked))
+		return appendList(dst, m.level, appendSyndrome)
 	case differSample:
 		return append(binary.AppendUvarint(dst, m.count), m.sample...)
 	}
