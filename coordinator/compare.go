@@ -25,12 +25,12 @@ func (r *Read) Answered(a Ask, ans ReadAnswer) {
 			r.prefix = min(r.prefix, i)
 			break // the others are further back
 		}
-		if s := r.slot(i, a.To); s != nil {
+		if s := r.slot(i, a.To, true); s != nil {
 			s.waiting, s.found, s.entry, s.sum = false, ans.Entries[n].OK, ans.Entries[n].Entry, merkle.Sum{}
 		}
 	}
 	for n, i := range a.Digest {
-		if s := r.slot(i, a.To); s != nil {
+		if s := r.slot(i, a.To, false); s != nil {
 			s.waiting, s.found, s.sum = false, ans.Digests[n].OK, ans.Digests[n].Sum
 		}
 	}
@@ -54,10 +54,10 @@ func (r *Read) Failed(a Ask, err error) {
 
 func (r *Read) failed(a Ask, err error) {
 	for _, i := range a.Full {
-		r.replace(i, a.To, err)
+		r.replace(i, a.To, true, err)
 	}
 	for _, i := range a.Digest {
-		r.replace(i, a.To, err)
+		r.replace(i, a.To, false, err)
 	}
 	r.send()
 	r.settle()
@@ -87,10 +87,12 @@ func (r *Read) fits(a Ask, ans ReadAnswer) bool {
 	return true
 }
 
-// slot returns the slot of key i that waits for a replica.
-func (r *Read) slot(i int, from hlc.NodeID) *slot {
+// slot returns the slot of key i that waits for a replica's entry, or its digest. A
+// replica that was given up and asked again may still answer the first question,
+// and a digest in place of an entry would be taken for one that is older than any.
+func (r *Read) slot(i int, from hlc.NodeID, full bool) *slot {
 	for n := range r.keys[i].slots {
-		if s := &r.keys[i].slots[n]; s.node == from && s.waiting {
+		if s := &r.keys[i].slots[n]; s.node == from && s.waiting && s.full == full {
 			return s
 		}
 	}
@@ -98,8 +100,8 @@ func (r *Read) slot(i int, from hlc.NodeID) *slot {
 }
 
 // replace gives a slot to a replica that has not been asked about the key.
-func (r *Read) replace(i int, failed hlc.NodeID, err error) {
-	s := r.slot(i, failed)
+func (r *Read) replace(i int, failed hlc.NodeID, full bool, err error) {
+	s := r.slot(i, failed, full)
 	if s == nil || i >= r.prefix {
 		return
 	}
