@@ -41,9 +41,9 @@ type Initiator struct {
 
 	started bool
 	over    bool
-	waiting bool // for an answer
-	sent    sent
-	pulled  int // entries handed out by Receive and not yet reported by Applied
+	waiting bool  // for an answer
+	sent    *sent // from the second message on
+	pulled  int   // entries handed out by Receive and not yet reported by Applied
 	refused error
 	err     error
 }
@@ -168,7 +168,7 @@ func (s *Initiator) Next() (msg []byte, err error) {
 		s.started = true
 		msg = s.open().append(make([]byte, 0, 96))
 	default:
-		s.sent = sent{}
+		s.sent = new(sent)
 		if err := s.plan(); err != nil {
 			return nil, s.fail(err)
 		}

@@ -499,7 +499,7 @@ func TestAForgedLengthClaimsNoMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.report.Rounds = 2
-		s.sent.request = request{level: 4, splits: make([]splitAsk, 1), probes: make([]probeAsk, 1), versions: make([]versionsAsk, 1)}
+		s.sent = &sent{request: request{level: 4, splits: make([]splitAsk, 1), probes: make([]probeAsk, 1), versions: make([]versionsAsk, 1)}}
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		_, err := s.Receive(msg)

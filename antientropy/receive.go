@@ -175,7 +175,7 @@ func (s *Initiator) judgeCrowd(mine, theirs []merkle.Syndrome) {
 // receiveResponse matches the answer to what was asked and puts back what was
 // left unanswered.
 func (s *Initiator) receiveResponse(m response) ([]lww.Entry, error) {
-	q := &s.sent
+	q := s.sent
 	if q.request.level > 0 && len(m.level) == 0 {
 		return nil, wireError("it answers nothing")
 	}

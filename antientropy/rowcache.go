@@ -146,6 +146,9 @@ func (g *generation) keyRoom(bytes int) []byte {
 
 // under returns the rows under a node, if they are known, until the next keep.
 func (c *rowCache) under(n merkle.Node) (r run, ok bool) {
+	if c == nil {
+		return run{}, false
+	}
 	if !c.lastKnown || !c.last.Above(n) {
 		if !c.find(&c.now, n) && !c.find(&c.before, n) {
 			return run{}, false
@@ -182,6 +185,9 @@ func (c *rowCache) find(g *generation, n merkle.Node) bool {
 
 // release gives the memory back. The cache is empty then.
 func (c *rowCache) release() {
+	if c == nil {
+		return
+	}
 	c.now.reset()
 	c.before.reset()
 	*c = rowCache{}

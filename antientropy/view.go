@@ -3,6 +3,7 @@ package antientropy
 import (
 	"fmt"
 	"slices"
+	"sync"
 
 	"syntropy/lww"
 	"syntropy/merkle"
@@ -46,7 +47,7 @@ type scope struct {
 	salt   uint8
 	trees  map[int]*merkle.Tree // with a salt: summed from the rows
 
-	cache    rowCache
+	cache    *rowCache // nil until rows are read below a leaf
 	rowsRead uint64
 	compared uint64
 }
@@ -58,24 +59,36 @@ func newScope(v View, shards []int, salt uint8) (*scope, error) {
 		return nil, fmt.Errorf("a view has %d shards: the number must be a power of two between 1 and %d", n, ring.Slots)
 	}
 	if shards == nil {
-		shards = make([]int, n)
-		for i := range shards {
-			shards[i] = i
-		}
-	}
-	for i, s := range shards {
-		if s < 0 || s >= n {
-			return nil, fmt.Errorf("there is no shard %d", s)
-		}
-		if i > 0 && s <= shards[i-1] {
-			return nil, fmt.Errorf("the shards %v are not in ascending order", shards)
-		}
+		shards = everyShard()[:n]
+	} else if err := checkShards(shards, n); err != nil {
+		return nil, err
 	}
 	sc := &scope{view: v, shards: shards, bits: ring.ShardBits(n), salt: salt}
 	if salt == 0 {
 		return sc, nil
 	}
 	return sc, sc.sumAnew()
+}
+
+// everyShard is the numbers of all shards that there can be. It is only read.
+var everyShard = sync.OnceValue(func() []int {
+	shards := make([]int, ring.Slots)
+	for i := range shards {
+		shards[i] = i
+	}
+	return shards
+})
+
+func checkShards(shards []int, n int) error {
+	for i, s := range shards {
+		if s < 0 || s >= n {
+			return fmt.Errorf("there is no shard %d", s)
+		}
+		if i > 0 && s <= shards[i-1] {
+			return fmt.Errorf("the shards %v are not in ascending order", shards)
+		}
+	}
+	return nil
 }
 
 // sumAnew makes trees out of other fingerprints of the same rows: it reads all
@@ -258,6 +271,9 @@ func (s *scope) below(n merkle.Node, bits int, dst []merkle.Syndrome) error {
 func (s *scope) cached(n merkle.Node) (run, error) {
 	if r, ok := s.cache.under(n); ok {
 		return r, nil
+	}
+	if s.cache == nil {
+		s.cache = new(rowCache)
 	}
 	err := s.rows(n, func(r *merkle.Row) bool {
 		s.cache.add(r, r.Fingerprint(s.salt))
