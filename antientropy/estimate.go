@@ -126,9 +126,18 @@ func (s *scope) outline(bits int) ([]byte, error) {
 	return out, err
 }
 
+// outlineFew is the number of differing nodes of an outline up to which the keys are
+// taken for neighbours: then they are close to each other under these nodes as well,
+// and most of a part as large as for spread keys would be of nodes that do not
+// differ.
+const outlineFew = 8
+
 // partLevel returns the level at which a descent begins when as many keys are
 // expected to differ below some nodes of an outline.
 func (s *scope) partLevel(outline, marked int, expected, count uint64) int {
+	if marked <= outlineFew {
+		expected /= 10
+	}
 	bits := outline
 	for bits < merkle.MaxBits-1 {
 		nodes := uint64(marked) << (bits + 1 - outline)

@@ -64,7 +64,7 @@ func TestTheProtocolPageIsTrue(t *testing.T) {
 
 	for name, value := range map[string]int{
 		"DefaultMessageBytes": DefaultMessageBytes, "maxItems": maxItems, "maxListed": maxListed, "maxPushed": maxPushed,
-		"maxLevelNodes": maxLevelNodes, "outlineNodes": outlineNodes, "outlineMost": outlineMost, "maxSample": maxSample,
+		"maxLevelNodes": maxLevelNodes, "outlineNodes": outlineNodes, "outlineMost": outlineMost, "outlineFew": outlineFew, "maxSample": maxSample,
 		"sampleNodes": sampleNodes, "sampleStep": sampleStep, "rowsPerNode": rowsPerNode, "rowsPerMessage": rowsPerMessage,
 		"protocolVersion": protocolVersion, "merkle.DigestVersion": merkle.DigestVersion, "merkle.MaxBits": merkle.MaxBits,
 		"ring.Slots": ring.Slots, "lww.MaxKeyBytes": lww.MaxKeyBytes, "lww.MaxValueBytes": lww.MaxValueBytes,
