@@ -78,6 +78,8 @@ type NodeStatus struct {
 	// to this one nor keep for it, since it started and since it last brought a
 	// repair with it to its end.
 	WritesMissed int64 `json:"writes_missed"`
+	// Disk is what the node last said of its disk; null when it is unknown.
+	Disk *Disk `json:"disk,omitempty"`
 }
 
 // PairStatus says until when two replicas are proven to agree.

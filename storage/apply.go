@@ -25,7 +25,8 @@ type offer struct {
 // Apply returns (unless Options.NoSync). The entries remain the caller's.
 //
 // A malformed entry, or an old version that cannot be read, is an error before
-// anything happens. Any other error means that nothing can be said of any of the
+// anything happens; one that has rotted is replaced, and its place in quarantine from
+// then on. Any other error means that nothing can be said of any of the
 // entries; the store then refuses every further write, since memory and disk may
 // differ until it is opened again.
 func (s *Store) Apply(entries []lww.Entry) ([]Result, error) {
@@ -161,15 +162,21 @@ func (c *change) lookup(o offer) (held, error) {
 		return h, nil
 	}
 	row, found, err := c.store.engine.Get(o.rowKey)
+	var e lww.Entry
+	if err == nil && found {
+		e, err = lww.DecodeRow(o.Key, row)
+	}
+	if err != nil && c.store.noteUnreadable(ring.At(o.shard, o.token, c.store.opts.Shards), err) {
+		// What has rotted is lost here, as on a disk that was replaced, and the write
+		// is taken as there. Its leaf still counts the old row: it is in quarantine
+		// until it is healed.
+		return held{}, nil
+	}
 	if err != nil {
 		return held{}, fmt.Errorf("storage: reading the old version of %q: %w", o.Key, err)
 	}
 	if !found {
 		return held{}, nil
-	}
-	e, err := lww.DecodeRow(o.Key, row)
-	if err != nil {
-		return held{}, fmt.Errorf("storage: the old version of %q: %w", o.Key, err)
 	}
 	return held{e, c.store.hasher.Entry(e), true}, nil
 }

@@ -40,6 +40,8 @@ func Open(engine Engine, opts Options) (*Store, error) {
 		hasher: merkle.NewHasher(opts.Secret),
 		shards: make([]shard, opts.Shards),
 		broken: make(chan struct{}),
+
+		quarantine: newQuarantine(),
 	}
 	if err := s.openLayout(); err != nil {
 		return nil, err

@@ -17,10 +17,12 @@ import (
 type Snapshot struct {
 	reader Reader
 	trees  []*merkle.Tree
-	late   map[rowID]lateRow
-	asOf   hlc.Stamp
-	tokens ring.Tokens
-	hasher *merkle.Hasher
+
+	tombstones []uint64 // of each shard, at present
+	late       map[rowID]lateRow
+	asOf       hlc.Stamp
+	tokens     ring.Tokens
+	hasher     *merkle.Hasher
 }
 
 // Snapshot takes a snapshot of all shards at present.
@@ -55,12 +57,15 @@ func (s *Store) freeze(t hlc.Stamp) (*Snapshot, []chunk) {
 	snap := &Snapshot{
 		reader: s.engine.Snapshot(),
 		trees:  make([]*merkle.Tree, len(s.shards)),
-		asOf:   hlc.Max,
-		tokens: s.tokens,
-		hasher: s.hasher,
+
+		tombstones: make([]uint64, len(s.shards)),
+		asOf:       hlc.Max,
+		tokens:     s.tokens,
+		hasher:     s.hasher,
 	}
 	for i, sh := range s.shards {
 		snap.trees[i] = sh.tree.Snapshot()
+		snap.tombstones[i] = sh.tombstones
 	}
 	if t == hlc.Max || t < s.recent.floor {
 		return snap, nil
@@ -142,30 +147,17 @@ type Audit struct {
 
 // Recompute reads all rows of a shard and compares their digests with the tree,
 // leaf by leaf. It is the slow truth that the tree is checked against; nothing
-// in normal operation needs it.
+// in normal operation needs it. Rows that cannot be read are an error; see Scrub.
 func (s *Snapshot) Recompute(ctx context.Context, shard int) (Audit, error) {
-	tree := s.trees[shard]
-	under := tree.Under()
-	rows := merkle.NewTreeOf(under, 0, tree.Leaves())
-	visited := 0
-	err := s.Rows(under, func(r *merkle.Row) bool {
-		rows.Adjust(r.Position, digestOf(r.Position, r.Sum))
-		visited++
-		return visited%1024 != 0 || ctx.Err() == nil
-	})
+	f, err := s.Scrub(ctx, shard, nil)
 	if err == nil {
 		err = context.Cause(ctx)
 	}
+	if err == nil && f.Err != nil {
+		err = fmt.Errorf("recomputing shard %d: %w", shard, f.Err)
+	}
 	if err != nil {
-		return Audit{}, fmt.Errorf("recomputing shard %d: %w", shard, err)
+		return Audit{}, err
 	}
-	a := Audit{Tree: tree.Root(), Rows: rows.Root()}
-	for x := under.First(); x <= under.Last(); {
-		leaf := tree.Leaf(x)
-		if tree.LeafSyndrome(leaf) != rows.LeafSyndrome(leaf) {
-			a.Wrong = append(a.Wrong, leaf)
-		}
-		x = leaf.Last() + 1
-	}
-	return a, nil
+	return f.Audit, nil
 }

@@ -115,9 +115,11 @@ type Store struct {
 	mu     sync.Mutex
 	shards []shard
 	recent recent
-	stats  struct{ entries, tombstones atomic.Uint64 } // over all shards
-	failed error                                       // a commit whose outcome is unknown: the store takes no more writes
-	broken chan struct{}
+
+	quarantine *quarantine
+	stats      struct{ entries, tombstones atomic.Uint64 } // over all shards
+	failed     error                                       // a commit whose outcome is unknown: the store takes no more writes
+	broken     chan struct{}
 }
 
 // shard is what memory holds of a shard.
@@ -198,28 +200,57 @@ func (s *Store) Position(key []byte) ring.Position {
 func (s *Store) Sum(e lww.Entry) merkle.Sum { return s.hasher.Entry(e) }
 
 // Get returns the entry of a key, which may be a tombstone or expired. The
-// caller owns it.
+// caller owns it. The error wraps ErrQuarantined, ErrRot or lww.ErrMalformed where
+// this replica cannot tell.
 func (s *Store) Get(key []byte) (e lww.Entry, found bool, err error) {
 	shard, token := s.Locate(key)
 	row, found, err := s.engine.Get(appendDataKey(nil, shard, token, key))
+	if err == nil && found {
+		e, err = lww.DecodeRow(key, row)
+	}
+	x := ring.At(shard, token, s.opts.Shards)
+	if err != nil {
+		s.noteUnreadable(x, err)
+	} else {
+		err = s.quarantine.refuses(x, found)
+	}
 	if err != nil {
 		return lww.Entry{}, false, fmt.Errorf("storage: reading %q: %w", key, err)
 	}
-	if !found {
-		return lww.Entry{}, false, nil
-	}
-	e, err = lww.DecodeRow(key, row)
-	if err != nil {
-		return lww.Entry{}, false, fmt.Errorf("storage: reading %q: %w", key, err)
-	}
-	return e, true, nil
+	return e, found, nil
 }
 
 // Scan visits the entries of a shard from a token on, in the order of token and
 // key, until visit returns false. Tombstones and expired entries are visited
-// too. The entry belongs to the store and changes after visit returns.
+// too. The entry belongs to the store and changes after visit returns. Where a part
+// in quarantine begins, the scan ends with an error that wraps ErrQuarantined.
 func (s *Store) Scan(shard int, from ring.Token, visit func(ring.Token, lww.Entry) (more bool)) error {
-	return scan(s.engine, shard, from, ring.MaxToken, visit)
+	return s.ScanTo(shard, from, 0, visit)
+}
+
+// ScanTo is Scan up to a token, which is left out; zero is the end of the shard.
+func (s *Store) ScanTo(shard int, from, before ring.Token, visit func(ring.Token, lww.Entry) (more bool)) error {
+	to := ring.MaxToken
+	if before != 0 {
+		to = before - 1
+	}
+	at, bad, found := s.quarantine.first(ring.At(shard, from, s.opts.Shards), ring.At(shard, to, s.opts.Shards))
+	if found {
+		if first, _ := at.Tokens(s.opts.Shards); first <= from {
+			return fmt.Errorf("%w: %s", ErrQuarantined, bad.Reason)
+		} else {
+			to = first - 1
+		}
+	}
+	stopped := false
+	err := scan(s.engine, shard, from, to, func(t ring.Token, e lww.Entry) bool {
+		stopped = !visit(t, e)
+		return !stopped
+	})
+	if err == nil && found && !stopped {
+		return fmt.Errorf("%w: %s", ErrQuarantined, bad.Reason)
+	}
+	return err
 }
 
 func scan(r Reader, shard int, from, to ring.Token, visit func(ring.Token, lww.Entry) bool) error {

@@ -10,6 +10,7 @@ import (
 	"syntropy/internal/rpc"
 	"syntropy/internal/rpc/peerpb"
 	"syntropy/internal/topology"
+	"syntropy/lww"
 	"syntropy/storage"
 	"syntropy/storage/pebblestore"
 )
@@ -145,9 +146,24 @@ func (n *Node) identity() topology.Identity {
 // openReplica opens the store. A founder that had the record before and has no
 // state in its store has lost the store, and with it what it acknowledged.
 func (n *Node) openReplica(record *topology.Record, table *topology.Table, self hlc.NodeID, first bool) (*replica, error) {
-	engine, err := pebblestore.Open(filepath.Join(n.dir.Path(), "store"), pebblestore.Options{CacheBytes: n.opts.CacheBytes, Logger: n.log})
+	rot := newRotten(record.Settings.Shards)
+	engine, err := pebblestore.Open(filepath.Join(n.dir.Path(), "store"), pebblestore.Options{
+		CacheBytes: n.opts.CacheBytes, Logger: n.log, FS: n.opts.fs,
+		OnCorruption: func(c pebblestore.Corruption) {
+			if rot.add(c, n.wall()) {
+				n.log.Error("bytes on disk fail their checksum: they are not served, and the shards of that file are scrubbed", "file", c.File, "error", c.Err)
+			}
+		},
+		OnFatal: func(err error) {
+			n.fail(fmt.Errorf("the disk failed, so this node stops: %w; look at the disk of %s before starting it again", err, n.dir.Path()))
+		},
+	})
 	if err != nil {
 		return nil, err
+	}
+	look := engine.Disk
+	if n.opts.disk != nil {
+		look = n.opts.disk
 	}
 	var disk storage.Engine = engine
 	if n.opts.wrap != nil {
@@ -159,13 +175,21 @@ func (n *Node) openReplica(record *topology.Record, table *topology.Table, self 
 		NoSync: n.opts.SyncInterval > 0,
 	})
 	if err != nil {
-		return nil, errors.Join(err, engine.Close())
+		return nil, errors.Join(n.unopened(err), engine.Close())
 	}
-	r, err := newReplica(n, record, table, self, store, disk, first && record.IsFounder(n.identity()))
+	r, err := newReplica(n, record, table, self, store, disk, rot, look, first && record.IsFounder(n.identity()))
 	if err != nil {
 		return nil, errors.Join(err, engine.Close())
 	}
 	return r, nil
+}
+
+// unopened is the error of a store that cannot be opened, with what can be done.
+func (n *Node) unopened(err error) error {
+	if errors.Is(err, storage.ErrRot) || errors.Is(err, lww.ErrMalformed) {
+		return fmt.Errorf("%w: keep a copy of %s and start with an empty data directory: the node is then filled from the other members. A node without others has to be restored", err, n.dir.Path())
+	}
+	return err
 }
 
 // checkJoin asks the addresses of --join which cluster they are in: a node with

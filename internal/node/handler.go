@@ -104,6 +104,8 @@ func (r *replica) handle(ctx context.Context, from hlc.NodeID, req *peerpb.Messa
 		return r.handleRoots(ctx, body.Roots)
 	case *peerpb.Message_Leaving:
 		return r.handleLeaving(ctx, from)
+	case *peerpb.Message_Scrub:
+		return r.handleScrub(ctx, body.Scrub)
 	}
 	if err := r.mayServe(false); err != nil {
 		return nil, err
@@ -127,7 +129,7 @@ func (r *replica) handleHeartbeat() *peerpb.Message {
 	st := r.store.Stats()
 	reply := &peerpb.HeartbeatReply{
 		WallUs: r.node.wall().UnixMicro(), State: r.currentState(), Entries: int64(st.Entries), Tombstones: int64(st.Tombstones),
-		TopologyVersion: r.layout().table.Version, HintsPending: r.hintsPending(),
+		TopologyVersion: r.layout().table.Version, HintsPending: r.hintsPending(), Disk: r.diskMessage(),
 	}
 	for _, id := range r.layout().partners() {
 		if until, ok := r.proofs.get(id); ok {
@@ -152,6 +154,13 @@ func (r *replica) handleApply(req *peerpb.Apply) (*peerpb.Message, error) {
 	reply := new(peerpb.ApplyReply)
 	reject := func(i int, err error, forGood bool) {
 		reply.Rejected = append(reply.Rejected, &peerpb.Rejected{Index: uint32(i), Reason: err.Error(), ForGood: forGood})
+	}
+	size := int64(0)
+	for _, raw := range req.Entries {
+		size += int64(len(raw))
+	}
+	if err := r.room.take(size, time.Now()); err != nil {
+		return nil, err
 	}
 	oldest := r.oldestFirstArrival()
 	if req.Flags == forReadRepair {
@@ -232,11 +241,11 @@ func (r *replica) handleScan(req *peerpb.Scan) (*peerpb.Message, error) {
 	if err := r.mayServe(true); err != nil {
 		return nil, err
 	}
-	if int(req.Shard) >= r.store.Shards() || req.From > uint64(ring.MaxToken) {
+	if int(req.Shard) >= r.store.Shards() || req.From > uint64(ring.MaxToken) || req.To > uint64(ring.MaxToken)+1 {
 		return nil, &Error{CodeInvalid, "a scan from a place that does not exist"}
 	}
 	p, err := r.pageHere(pageRequest{
-		shard: int(req.Shard), from: ring.Token(req.From), count: min(int(req.EntriesMax), maxScanned),
+		shard: int(req.Shard), from: ring.Token(req.From), to: ring.Token(req.To), count: min(int(req.EntriesMax), maxScanned),
 		bytesMax: min(int(req.BytesMax), maxScannedBytes), values: req.Values,
 	})
 	if err != nil {

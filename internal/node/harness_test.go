@@ -23,6 +23,7 @@ import (
 	"syntropy/report"
 	"syntropy/storage"
 	"syntropy/storage/memstore"
+	"syntropy/storage/pebblestore"
 	"syntropy/storage/storagetest"
 )
 
@@ -70,6 +71,13 @@ func memStore(t *testing.T, shards int) *storage.Store {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// roomy is a disk on which there is always room.
+func roomy() *room {
+	return &room{look: func() (pebblestore.DiskState, error) {
+		return pebblestore.DiskState{TotalBytes: 1 << 40, FreeBytes: 1 << 40}, nil
+	}}
 }
 
 // layoutOf is a layout in which some members hold all shards, without links

@@ -32,7 +32,16 @@ func (r *replica) keepHint(s coordinator.Send) {
 		p.addMissed(s.Entries...)
 		return
 	}
-	if err := r.hints.Add(s.To, s.Entries); err != nil {
+	err := r.room.take(entriesBytes(s.Entries), time.Now())
+	if err == nil {
+		err = r.hints.Add(s.To, s.Entries)
+	}
+	if coded := (*Error)(nil); errors.As(err, &coded) {
+		p.addMissed(s.Entries...)
+		r.log.Debug("no room to keep writes for a replica that is away", "peer", s.To.String(), "count", len(s.Entries))
+		return
+	}
+	if err != nil {
 		p.addMissed(s.Entries...)
 		r.log.Warn("could not keep writes for a replica that is away: only a repair will bring them", "peer", s.To.String(), "count", len(s.Entries), "error", err)
 		return
@@ -90,7 +99,7 @@ func (r *replica) replayTo(ctx context.Context, p *peer, limit *rate.Limiter) er
 			r.node.opts.Events.hintsReplayed(p.id, delivered)
 		}
 	}()
-	for p.takes(StateLive, StateJoining) {
+	for p.takes(StateLive, StateJoining) && !p.hasNoRoom() {
 		batch, err := r.hints.Next(p.id, r.clock.now(), replayBytes)
 		if err != nil || len(batch.Entries) == 0 {
 			return err

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"syntropy/antientropy"
@@ -100,6 +101,35 @@ func (r *replica) runSession(ctx context.Context, partner hlc.NodeID, opts repor
 		cfg.Shards = r.layout().scope(partner)
 		cfg.Expected = p.expected()
 	}
+	// What one side cannot tell the truth about is left out, and the session proves
+	// nothing then; the rest is compared all the same.
+	var leftOut []int
+	leaveOut := func() (more bool) {
+		before := len(leftOut)
+		shards := cfg.Shards
+		if shards == nil {
+			shards = r.layout().shared[partner]
+		}
+		var rest []int
+		aside := slices.Concat(r.scrubber.sidelined(), p.sidelinedShards())
+		for _, shard := range shards {
+			if slices.Contains(aside, shard) {
+				leftOut = append(leftOut, shard)
+			} else {
+				rest = append(rest, shard)
+			}
+		}
+		if more = len(leftOut) > before; more {
+			cfg.Shards, whole = rest, false
+		}
+		return more && len(rest) > 0
+	}
+	var wrong *antientropy.TreeError
+	if leaveOut(); len(leftOut) > 0 && len(cfg.Shards) == 0 {
+		err := quarantinedError(leftOut)
+		outcome.Error = err.Error()
+		return sessionRun{err: err}
+	}
 	diverged, differing := 0, make(map[int]bool) // in the sessions before the last one
 	var run sessionRun
 	for tries := 1; ; {
@@ -115,6 +145,20 @@ func (r *replica) runSession(ctx context.Context, partner hlc.NodeID, opts repor
 				diverged += run.report.Diverged
 			}
 			continue
+		}
+		var refused *antientropy.RefusedError
+		if run.err != nil && ctx.Err() == nil {
+			if errors.As(run.err, &wrong) {
+				r.treesDiffer(p, wrong.Shard)
+			}
+			if errors.As(run.err, &refused) && refused.Code == codeQuarantined {
+				r.askHeartbeat(ctx, p)
+			}
+			if leaveOut() {
+				log.Warn("a session goes on without a shard that is in doubt", "shards", fmt.Sprint(leftOut), "error", run.err)
+				diverged += run.repaired()
+				continue
+			}
 		}
 		again := brokenOff(run.err) && run.repaired() > 0 && !opts.Explain && tries < sessionTries
 		if !again || !p.backAgain(ctx, links) {
@@ -133,6 +177,12 @@ func (r *replica) runSession(ctx context.Context, partner hlc.NodeID, opts repor
 	if firstLook {
 		outcome.Shards = run.report.Shards
 	}
+	if run.err == nil && len(leftOut) > 0 {
+		run.err = quarantinedError(leftOut)
+		if wrong != nil {
+			run.err = fmt.Errorf("%w; %w", wrong, run.err)
+		}
+	}
 	if run.err != nil {
 		outcome.Error = run.err.Error()
 		return run
@@ -150,6 +200,29 @@ func (r *replica) runSession(ctx context.Context, partner hlc.NodeID, opts repor
 		r.proven(partner, min(run.asOf, l.settled).Time())
 	}
 	return run
+}
+
+// quarantinedError says which shards a session left out.
+func quarantinedError(shards []int) error {
+	return fmt.Errorf("not compared, because one side has them in quarantine or in doubt: %s; syntropy status says why, and they are healed from a replica that is well",
+		shardsText(shards))
+}
+
+func shardsText(shards []int) string {
+	const most = 8
+	names := make([]string, 0, most)
+	for _, shard := range shards[:min(len(shards), most)] {
+		names = append(names, fmt.Sprint(shard))
+	}
+	text := "shard"
+	if len(shards) > 1 {
+		text += "s"
+	}
+	text += " " + strings.Join(names, ", ")
+	if more := len(shards) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 // brokenOff reports whether a session ended because its connection did. A partner
@@ -181,7 +254,7 @@ func (r *replica) session(ctx context.Context, p *peer, cfg antientropy.Config, 
 	if opts.Explain {
 		cfg.Compared = func(c antientropy.Comparison) { addStep(outcome, c) }
 	}
-	session := antientropy.NewInitiator(view, cfg)
+	session := antientropy.NewInitiator(sessionView{view, nil, func(shard int) { r.scrubber.doubt(shard, true) }}, cfg)
 	var read uint64
 	read, run.err = r.drive(ctx, p, session, outcome)
 	r.counters.rowsRead.Add(int64(read))

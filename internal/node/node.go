@@ -11,12 +11,15 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"syntropy/coordinator"
 	"syntropy/hlc"
 	"syntropy/internal/rpc"
 	"syntropy/internal/topology"
 	"syntropy/report"
 	"syntropy/storage"
+	"syntropy/storage/pebblestore"
 )
 
 // States of a node, as status and inspect name them.
@@ -42,6 +45,7 @@ const (
 	CodeUnavailable = "UNAVAILABLE" // too few replicas are up; nothing was written
 	CodeTimeout     = "TIMEOUT"     // the outcome is unknown
 	CodeStorage     = "STORAGE"     // the disk failed
+	CodeDiskFull    = "DISKFULL"    // too few disks have room; nothing was written
 	CodeFailed      = "FAILED"      // this node cannot go on
 )
 
@@ -99,9 +103,19 @@ type Options struct {
 	ClockOffset time.Duration
 	// CacheBytes bounds the block cache; zero means the engine's default.
 	CacheBytes int64
-	Logger     *slog.Logger // nil discards
+	// MinFreeBytes is the free space below which no writes are taken; zero means one
+	// by the size of the disk.
+	MinFreeBytes int64
+	// ScrubInterval is how often all rows are read and compared with the trees, zero
+	// for never but when there is reason to, and ScrubBytesPerSecond how fast, 16 MiB
+	// by default.
+	ScrubInterval       time.Duration
+	ScrubBytesPerSecond int64
+	Logger              *slog.Logger // nil discards
 
-	wrap func(storage.Engine) storage.Engine // lets tests put a disk that misbehaves under the store
+	wrap func(storage.Engine) storage.Engine   // lets tests put a disk that misbehaves under the store
+	disk func() (pebblestore.DiskState, error) // and show a node another disk than there is
+	fs   vfs.FS                                // or put files of their own under it; nil: the real ones
 }
 
 // Node is one running member of a cluster, or one that waits to become one.

@@ -11,6 +11,7 @@ import (
 	"syntropy/internal/rpc/peerpb"
 	"syntropy/internal/topology"
 	"syntropy/lww"
+	"syntropy/report"
 )
 
 // peer is another member as this node sees it.
@@ -39,6 +40,9 @@ type peer struct {
 	version     uint64        // of its topology
 	backlog     int64         // bytes on their way to it
 	requests    int           // on their way to it
+	full        bool          // its disk: it takes no writes
+	sidelined   []int         // shards that it takes out of sessions
+	disk        *report.Disk  // what it says of its disk
 	leaving     bool          // it stops: no request begins
 	drained     chan struct{} // closed when it is leaving and requests is zero; nil: nobody waits
 
@@ -152,9 +156,14 @@ func (r *replica) heartbeatFrom(p *peer, h *peerpb.HeartbeatReply, rtt time.Dura
 	skew := time.UnixMicro(h.GetWallUs()).Sub(r.node.wall().Add(-rtt / 2))
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.state != h.GetState() { // it may take now what it did not take before
+	full, sidelined := p.full, len(p.sidelined)
+	p.diskFrom(h.GetDisk())
+	if p.state != h.GetState() || full && !p.full { // it may take now what it did not take before
 		p.wakeReplay()
 		r.schedule.reconsider()
+	}
+	if len(p.sidelined) < sidelined {
+		r.scrubber.again()
 	}
 	p.state, p.entries, p.tombstones, p.skew = h.GetState(), h.GetEntries(), h.GetTombstones(), skew
 	p.hints, p.version = h.GetHintsPending(), h.GetTopologyVersion()

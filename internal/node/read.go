@@ -11,6 +11,7 @@ import (
 	"syntropy/internal/rpc/peerpb"
 	"syntropy/lww"
 	"syntropy/merkle"
+	"syntropy/storage"
 )
 
 // readBytesMax bounds the entries of one answer to a read: enough that a batch of
@@ -141,12 +142,16 @@ func (r *replica) readHere(ctx context.Context, keys [][]byte) (found []Found, o
 		found, err := r.lookupHere(keys)
 		read <- answer{found, err}
 	})
+	hurry := time.NewTimer(min(r.settings.RequestDeadline/8, readHurry))
+	defer hurry.Stop()
 	select {
 	case a := <-read:
 		if a.err != nil {
 			r.log.Error("could not read this node's own replica: others are asked", "error", a.err)
 		}
 		return a.found, a.err == nil
+	case <-hurry.C: // the read goes on with this replica and another one
+		return nil, false
 	case <-ctx.Done():
 		return nil, false
 	}
@@ -169,12 +174,22 @@ func (r *replica) lookupHere(keys [][]byte) ([]Found, error) {
 	for size := 0; len(found) < len(keys) && (len(found) == 0 || size < readBytesMax); {
 		e, ok, err := r.store.Get(keys[len(found)])
 		if err != nil {
-			return nil, &Error{CodeStorage, err.Error()}
+			return nil, r.unread(keys[len(found)], err)
 		}
 		found = append(found, Found{Entry: e, OK: ok})
 		size += len(e.Key) + len(e.Value)
 	}
 	return found, nil
+}
+
+// unread is the error of a key that could not be read here. What cannot be read for a
+// reason that is not known yet has its shard scrubbed.
+func (r *replica) unread(key []byte, err error) error {
+	if !errors.Is(err, storage.ErrQuarantined) {
+		shard, _ := r.store.Locate(key)
+		r.scrubber.doubt(shard, false)
+	}
+	return &Error{CodeStorage, err.Error()}
 }
 
 func (r *replica) digest(e lww.Entry) merkle.Sum { return r.store.Sum(e) }

@@ -17,6 +17,7 @@ import (
 	"syntropy/internal/rpc/peerpb"
 	"syntropy/internal/topology"
 	"syntropy/storage"
+	"syntropy/storage/pebblestore"
 )
 
 // metaState keeps over a restart what the state of this disk is: joining, live or
@@ -25,6 +26,9 @@ const metaState = "state"
 
 // metaReplaces keeps which disk of this member this one came after.
 const metaReplaces = "replaces"
+
+// metaClean keeps whether the node was stopped in order.
+const metaClean = "clean"
 
 // replica is a node's part in its cluster: the store, the clock, the links to
 // the other members, and what it may do at present.
@@ -47,6 +51,9 @@ type replica struct {
 	schedule    *scheduler
 	repairs     operations
 	audits      operations // reading all rows to recompute the roots
+	room        *room
+	rotten      *rotten
+	scrubber    *scrubber
 	counters    counters
 
 	mu      sync.Mutex
@@ -62,7 +69,7 @@ type replica struct {
 	work sync.WaitGroup
 }
 
-func newReplica(n *Node, record *topology.Record, table *topology.Table, self hlc.NodeID, store *storage.Store, engine storage.Engine, founder bool) (*replica, error) {
+func newReplica(n *Node, record *topology.Record, table *topology.Table, self hlc.NodeID, store *storage.Store, engine storage.Engine, rot *rotten, look func() (pebblestore.DiskState, error), founder bool) (*replica, error) {
 	clock, err := openClock(store, record.Settings.MaxClockSkew, n.wall)
 	if err != nil {
 		return nil, err
@@ -71,8 +78,11 @@ func newReplica(n *Node, record *topology.Record, table *topology.Table, self hl
 		node: n, log: n.log.With("node", self.String()), record: record, self: self, incarnation: n.dir.Incarnation(),
 		settings: record.Settings, store: store, engine: engine, clock: clock,
 	}
-	r.gate = newGate()
-	r.sessions = newSessionTable(store)
+	r.gate, r.rotten, r.room = newGate(), rot, r.newRoom(look)
+	if r.scrubber, err = openScrubber(r); err != nil {
+		return nil, err
+	}
+	r.sessions = newSessionTable(store, func() []int { return r.scrubber.sidelined() }, func(shard int) { r.scrubber.doubt(shard, true) })
 	if r.proofs, err = openProofs(store); err != nil {
 		return nil, err
 	}
@@ -81,7 +91,11 @@ func newReplica(n *Node, record *topology.Record, table *topology.Table, self hl
 		return nil, err
 	}
 	r.topology.Store(r.newLayout(table, nil))
-	r.schedule = newScheduler(r)
+	clean, err := r.cleanStop()
+	if err != nil {
+		return nil, err
+	}
+	r.schedule = newScheduler(r, clean)
 	if err := r.openState(founder); err != nil {
 		return nil, err
 	}
@@ -168,6 +182,7 @@ func (r *replica) start(ctx context.Context) {
 	r.node.opts.Events.stateChanged(r.stateAndReason())
 	r.log.Info("this node is in the cluster", "cluster", r.record.ClusterID, "members", len(r.layout().table.Members), "state", r.currentState())
 	r.work.Go(func() { r.watchStore(ctx) })
+	r.work.Go(func() { r.room.watch(ctx) })
 	if r.currentState() == StateStale {
 		return // it has no business with anybody
 	}
@@ -179,6 +194,7 @@ func (r *replica) start(ctx context.Context) {
 	r.work.Go(func() { r.sessions.expire(ctx) })
 	r.work.Go(func() { r.expireHints(ctx) })
 	r.work.Go(func() { r.schedule.run(ctx) })
+	r.work.Go(func() { r.scrubber.run(ctx) })
 	if r.node.opts.SyncInterval > 0 {
 		r.work.Go(func() { r.keepSynced(ctx, r.node.opts.SyncInterval) })
 	}
@@ -194,7 +210,22 @@ func (r *replica) close() error {
 	r.mu.Lock()
 	r.alive()
 	r.mu.Unlock()
-	return errors.Join(r.saveAbsence(), r.store.Close(), r.engine.Close())
+	err := r.saveAbsence()
+	if err == nil {
+		err = r.store.PutMeta(metaClean, []byte{1})
+	}
+	return errors.Join(err, r.store.Close(), r.engine.Close())
+}
+
+// cleanStop reports whether this node was stopped in order, and notes that it runs.
+// After a crash the end of the log may be missing without anybody noticing, where the
+// disk lost what it had confirmed: then proofs from before it are worth little.
+func (r *replica) cleanStop() (clean bool, err error) {
+	flag, _, err := r.store.Meta(metaClean)
+	if err == nil {
+		err = r.store.PutMeta(metaClean, []byte{0})
+	}
+	return len(flag) == 1 && flag[0] == 1, err
 }
 
 func (r *replica) currentState() string {

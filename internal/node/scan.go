@@ -66,7 +66,7 @@ func (n *Node) Scan(ctx context.Context, level coordinator.Level, cursor uint64,
 	shard, from := unpackCursor(cursor)
 	now, visited, size := n.wall(), 0, 0
 	for shard < r.store.Shards() {
-		page, err := r.scanPage(ctx, level, pageRequest{shard, from, max(count-len(entries), 1), maxScannedBytes - size, values})
+		page, err := r.scanPage(ctx, level, pageRequest{shard: shard, from: from, count: max(count-len(entries), 1), bytesMax: maxScannedBytes - size, values: values})
 		if at := packCursor(shard, from); err != nil && ctx.Err() != nil && at != cursor {
 			return at, entries, nil // what there is so far, and where to go on
 		}
@@ -97,6 +97,7 @@ func (n *Node) Scan(ctx context.Context, level coordinator.Level, cursor uint64,
 type pageRequest struct {
 	shard    int
 	from     ring.Token
+	to       ring.Token // to end before; 0: the end of the shard
 	count    int
 	bytesMax int
 	values   bool
@@ -208,7 +209,7 @@ func (r *replica) pageOf(ctx context.Context, id hlc.NodeID, req pageRequest) (p
 		return r.pageHere(req)
 	}
 	reply, err := r.peer(id).link.Call(ctx, &peerpb.Message{Body: &peerpb.Message_Scan{Scan: &peerpb.Scan{
-		Shard: uint32(req.shard), From: uint64(req.from), EntriesMax: uint32(req.count), BytesMax: uint32(req.bytesMax), Values: req.values,
+		Shard: uint32(req.shard), From: uint64(req.from), To: uint64(req.to), EntriesMax: uint32(req.count), BytesMax: uint32(req.bytesMax), Values: req.values,
 	}}})
 	if err != nil {
 		return page{}, err
@@ -234,7 +235,7 @@ func (r *replica) pageHere(req pageRequest) (p page, err error) {
 	now := r.node.wall()
 	live, visited := 0, 0
 	var last ring.Token
-	err = r.store.Scan(req.shard, req.from, func(t ring.Token, e lww.Entry) bool {
+	err = r.store.ScanTo(req.shard, req.from, req.to, func(t ring.Token, e lww.Entry) bool {
 		full := live >= req.count || visited >= maxScanned || size >= req.bytesMax
 		if full && t>>cursorDropped != last>>cursorDropped {
 			p.next, p.more = t>>cursorDropped<<cursorDropped, true

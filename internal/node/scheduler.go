@@ -21,7 +21,9 @@ type scheduler struct {
 	schedule *antientropy.Schedule
 }
 
-func newScheduler(r *replica) *scheduler {
+// newScheduler returns the scheduler of a node. Unless it was stopped in order, it
+// compares with every partner soon.
+func newScheduler(r *replica, clean bool) *scheduler {
 	var seed uint64 // different on each node, or all would begin at once
 	if raw, err := hex.DecodeString(r.incarnation); err == nil && len(raw) >= 8 {
 		seed = binary.BigEndian.Uint64(raw)
@@ -32,7 +34,7 @@ func newScheduler(r *replica) *scheduler {
 	})
 	s.setPartners()
 	for _, id := range r.layout().partners() {
-		if until, ok := r.proofs.get(id); ok {
+		if until, ok := r.proofs.get(id); ok && clean {
 			s.schedule.Proven(id, until)
 		}
 	}

@@ -2,7 +2,9 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"syntropy/hlc"
 	"syntropy/internal/rpc/peerpb"
 	"syntropy/lww"
+	"syntropy/merkle"
 	"syntropy/storage"
 )
 
@@ -30,9 +33,16 @@ const (
 // or not any more.
 const codeUnknownSession = "unknown"
 
+// codeQuarantined refuses a session about a shard that this node cannot tell the truth
+// about. The initiator asks which those are, and leaves them out.
+const codeQuarantined = "quarantined"
+
 // sessionTable holds the sessions in which this node is the partner.
 type sessionTable struct {
 	store *storage.Store
+	aside func() []int // shards that take part in no session
+
+	unreadable func(shard int) // is told of shards with rows that cannot be read
 
 	mu       sync.Mutex
 	sessions map[sessionKey]*partnerSession
@@ -47,6 +57,8 @@ type sessionKey struct {
 type partnerSession struct {
 	mu        sync.Mutex
 	view      *storage.Snapshot // nil until the first message tells as of when
+	aside     []int             // shards that the session must not be about
+	touched   bool              // but is
 	asOf      hlc.Stamp         // the moment that the initiator compares
 	responder *antientropy.Responder
 	read      uint64 // rows that are counted already
@@ -55,8 +67,8 @@ type partnerSession struct {
 	closed    bool
 }
 
-func newSessionTable(store *storage.Store) *sessionTable {
-	return &sessionTable{store: store, sessions: make(map[sessionKey]*partnerSession)}
+func newSessionTable(store *storage.Store, aside func() []int, unreadable func(shard int)) *sessionTable {
+	return &sessionTable{store: store, aside: aside, unreadable: unreadable, sessions: make(map[sessionKey]*partnerSession)}
 }
 
 // get returns a session, opening it if asked to; nil if there is none or no
@@ -73,8 +85,8 @@ func (t *sessionTable) get(key sessionKey, open bool) (s *partnerSession, busy b
 	}
 	s = &partnerSession{opened: time.Now()}
 	s.responder = antientropy.NewResponder(func(asOf hlc.Stamp) (antientropy.View, error) {
-		s.view, s.asOf = t.store.SnapshotAsOf(asOf), asOf
-		return s.view, nil
+		s.view, s.asOf, s.aside = t.store.SnapshotAsOf(asOf), asOf, t.aside()
+		return sessionView{s.view, func(shard int) { s.touched = s.touched || slices.Contains(s.aside, shard) }, t.unreadable}, nil
 	})
 	t.sessions[key] = s
 	return s, false
@@ -89,6 +101,30 @@ func (t *sessionTable) end(key sessionKey) {
 	if s != nil {
 		s.close()
 	}
+}
+
+// sessionView is the view of a session that tells which shards the session is about,
+// and of which rows cannot be read.
+type sessionView struct {
+	*storage.Snapshot
+	asked, unreadable func(shard int)
+}
+
+// Root implements antientropy.View. A session begins with the roots of its shards.
+func (v sessionView) Root(shard int) merkle.Digest {
+	if v.asked != nil {
+		v.asked(shard)
+	}
+	return v.Snapshot.Root(shard)
+}
+
+// Rows implements antientropy.View.
+func (v sessionView) Rows(n merkle.Node, visit func(merkle.Row) bool) error {
+	err := v.Snapshot.Rows(n, visit)
+	if err != nil {
+		v.unreadable(n.First().Shard(v.Shards()))
+	}
+	return err
 }
 
 func (s *partnerSession) close() {
@@ -175,6 +211,12 @@ func (r *replica) step(s *partnerSession, from hlc.NodeID, msg []byte) (reply []
 	}
 	s.used.Store(int64(time.Since(s.opened)))
 	entries, err := s.responder.Receive(msg)
+	if s.touched {
+		return antientropy.Refuse(codeQuarantined, "a shard of the session is in quarantine here"), true
+	}
+	if wrong := (*antientropy.TreeError)(nil); errors.As(err, &wrong) {
+		r.scrubber.doubt(wrong.Shard, true)
+	}
 	if err != nil {
 		r.log.Warn("a session failed", "initiator", from.String(), "error", err)
 	}
@@ -218,6 +260,9 @@ func (r *replica) applyRepaired(entries []lww.Entry) error {
 			continue
 		}
 		good = append(good, e)
+	}
+	if err := r.room.take(entriesBytes(good), time.Now()); err != nil {
+		return err
 	}
 	if _, err := r.store.Apply(good); err != nil {
 		return err

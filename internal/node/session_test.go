@@ -55,9 +55,14 @@ func partner(t *testing.T) (*replica, *countingEngine) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &replica{node: &Node{}, self: 1, store: s, clock: c, proofs: proofs, sessions: newSessionTable(s), log: slog.New(slog.DiscardHandler)}
+	r := &replica{node: &Node{}, self: 1, store: s, clock: c, proofs: proofs, sessions: newSessionTable(s, func() []int { return nil }, func(int) {}), log: slog.New(slog.DiscardHandler)}
 	r.topology.Store(layoutOf(1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9))
-	r.schedule = newScheduler(r)
+	r.room = roomy()
+	r.rotten = newRotten(1)
+	if r.scrubber, err = openScrubber(r); err != nil {
+		t.Fatal(err)
+	}
+	r.schedule = newScheduler(r, true)
 	return r, e
 }
 

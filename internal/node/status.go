@@ -32,6 +32,8 @@ func (n *Node) Status(ctx context.Context) (report.Status, error) {
 			ns.Up, ns.Incarnation = true, r.incarnation
 			ns.State, ns.Reason = r.stateAndReason()
 			ns.Entries, ns.Tombstones = int64(st.Entries), int64(st.Tombstones)
+			disk := r.describeDisk()
+			ns.Disk = &disk
 		} else {
 			p := l.peers[m.ID]
 			p.describe(&ns)
@@ -112,15 +114,17 @@ func (r *replica) askHeartbeats(ctx context.Context) {
 	defer cancel()
 	var asked sync.WaitGroup
 	for _, p := range r.usablePeers() {
-		asked.Go(func() {
-			sent := time.Now()
-			reply, err := p.link.Call(ctx, &peerpb.Message{Body: &peerpb.Message_Heartbeat{Heartbeat: &peerpb.Heartbeat{}}})
-			if h := reply.GetHeartbeatReply(); err == nil && h != nil {
-				r.heartbeatFrom(p, h, time.Since(sent))
-			}
-		})
+		asked.Go(func() { r.askHeartbeat(ctx, p) })
 	}
 	asked.Wait()
+}
+
+func (r *replica) askHeartbeat(ctx context.Context, p *peer) {
+	sent := time.Now()
+	reply, err := p.link.Call(ctx, &peerpb.Message{Body: &peerpb.Message_Heartbeat{Heartbeat: &peerpb.Heartbeat{}}})
+	if h := reply.GetHeartbeatReply(); err == nil && h != nil {
+		r.heartbeatFrom(p, h, time.Since(sent))
+	}
 }
 
 func (p *peer) describe(ns *report.NodeStatus) {
@@ -137,6 +141,6 @@ func (p *peer) describe(ns *report.NodeStatus) {
 		}
 		return
 	}
-	ns.State, ns.Entries, ns.Tombstones = p.state, p.entries, p.tombstones
+	ns.State, ns.Entries, ns.Tombstones, ns.Disk = p.state, p.entries, p.tombstones, p.disk
 	ns.ClockSkewMS = float64(p.skew.Microseconds()) / 1000
 }

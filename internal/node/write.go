@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"syntropy/coordinator"
 	"syntropy/hlc"
@@ -124,6 +125,9 @@ func (r *replica) write(client context.Context, level coordinator.Level, ms []co
 		return nil, err
 	}
 	w, err := coordinator.NewWrite(r.placement(r.writable), r.clock, level, ms)
+	if unavailable := (*coordinator.UnavailableError)(nil); errors.As(err, &unavailable) {
+		return nil, r.unwritable(err, unavailable)
+	}
 	if err != nil {
 		return nil, coordinated(err)
 	}
@@ -322,6 +326,9 @@ func (r *replica) applyHere(entries []lww.Entry, why uint32) ([]coordinator.Answ
 			}
 		}
 	}
+	if err := r.room.take(entriesBytes(entries), time.Now()); err != nil {
+		return nil, err
+	}
 	results, err := r.store.Apply(entries)
 	if err != nil {
 		return nil, err
@@ -405,9 +412,10 @@ func (r *replica) placement(may func(*layout, hlc.NodeID) bool) coordinator.Plac
 // writable reports whether a member takes writes now.
 func (r *replica) writable(l *layout, id hlc.NodeID) bool {
 	if id == r.self {
-		return r.mayServe(false) == nil
+		return r.mayServe(false) == nil && r.room.isFull() == nil
 	}
-	return l.peers[id].takes(StateLive, StateJoining)
+	p := l.peers[id]
+	return p.takes(StateLive, StateJoining) && !p.hasNoRoom()
 }
 
 // readable reports whether a member serves reads now.

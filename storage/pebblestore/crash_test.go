@@ -284,7 +284,7 @@ func TestRottenBlock(t *testing.T) {
 	disk := vfs.NewMem()
 	var reports atomic.Int64
 	opts := small(disk)
-	opts.OnCorruption = func(string, error) { reports.Add(1) }
+	opts.OnCorruption = func(pebblestore.Corruption) { reports.Add(1) }
 	engine, err := pebblestore.Open("store", opts)
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,10 @@
 //   - A new store is opened, closed and opened again. The first log of a fresh
 //     store can lose its tail unnoticed when a bit flips; later logs are
 //     checked.
+//   - What Pebble takes for fatal is reported to Options.OnFatal, so that the node can
+//     stop in its own way, and whatever met it never goes on.
+//   - A full disk is waited out where Pebble would end the process, and retried at
+//     leisure where it would spin. Memtables are smaller on small disks.
 //   - Bloom filters, a larger cache and memtable, two concurrent compactions:
 //     every write reads its old version first.
 package pebblestore
@@ -33,18 +37,27 @@ type Options struct {
 	// CacheBytes bounds the block cache. Zero means 256 MiB.
 	CacheBytes int64
 	// MemTableBytes is the size at which a memtable is flushed; up to four of
-	// them exist at a time. Zero means 32 MiB.
+	// them exist at a time. Zero means 32 MiB, and less on a disk below 2 GiB.
 	MemTableBytes uint64
 	// Logger receives what Pebble has to say; nil discards it.
 	Logger *slog.Logger
 	// OnCorruption is called, from the goroutine that reads, when bytes on disk
 	// fail their checksum. It must not block.
-	OnCorruption func(file string, err error)
+	OnCorruption func(Corruption)
+	// OnFatal is called once when Pebble cannot go on, such as with a manifest that
+	// cannot be written. The goroutine that met it stands still for ever, with
+	// Pebble's locks: no other call is sure to return, and what the owner has to do is
+	// to end the process. Nil panics.
+	OnFatal func(error)
 }
 
 // Engine is a Pebble database. It is safe for concurrent use.
 type Engine struct {
-	db *pebble.DB
+	db    *pebble.DB
+	dir   string
+	opts  *pebble.Options
+	disk  *disk
+	fatal *fatal
 }
 
 var _ storage.Engine = (*Engine)(nil)
@@ -64,8 +77,12 @@ func Open(dir string, opts Options) (*Engine, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("pebblestore: looking at %s: %w", dir, err)
 	}
+	if opts.MemTableBytes == 0 {
+		opts.MemTableBytes = memTableBytes(opts.FS, dir)
+	}
+	d, f := newDisk(opts.FS), newFatal(opts)
 	if err != nil || !desc.Exists {
-		db, err := pebble.Open(dir, pebbleOptions(opts))
+		db, err := openPebble(dir, opts, d, f)
 		if err != nil {
 			return nil, fmt.Errorf("pebblestore: creating %s: %w", dir, err)
 		}
@@ -73,40 +90,37 @@ func Open(dir string, opts Options) (*Engine, error) {
 			return nil, fmt.Errorf("pebblestore: creating %s: %w", dir, err)
 		}
 	}
-	db, err := pebble.Open(dir, pebbleOptions(opts))
+	db, err := openPebble(dir, opts, d, f)
 	if err != nil {
 		return nil, fmt.Errorf("pebblestore: opening %s: %w", dir, err)
 	}
-	return &Engine{db}, nil
+	if !f.opened() {
+		return nil, fmt.Errorf("pebblestore: opening %s: %w", dir, f.met())
+	}
+	d.opened()
+	return &Engine{db, dir, pebbleOptions(opts, d, f), d, f}, nil
 }
 
-func pebbleOptions(opts Options) *pebble.Options {
+func pebbleOptions(opts Options, d *disk, f *fatal) *pebble.Options {
 	if opts.CacheBytes == 0 {
 		opts.CacheBytes = 256 << 20
-	}
-	if opts.MemTableBytes == 0 {
-		opts.MemTableBytes = 32 << 20
 	}
 	logger := opts.Logger
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
 	o := &pebble.Options{
-		FS:                          opts.FS,
+		FS:                          d,
 		FormatMajorVersion:          pebble.FormatNewest,
 		CacheSize:                   opts.CacheBytes,
 		MemTableSize:                opts.MemTableBytes,
 		MemTableStopWritesThreshold: 4,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 2 },
-		Logger:                      pebbleLogger{logger},
+		Logger:                      pebbleLogger{logger, f},
 		EventListener: &pebble.EventListener{
-			DataCorruption: func(info pebble.DataCorruptionInfo) {
-				logger.Error("bytes on disk fail their checksum", "file", info.Path, "error", info.Details)
-				if opts.OnCorruption != nil {
-					opts.OnCorruption(info.Path, info.Details)
-				}
-			},
-			BackgroundError: func(err error) { logger.Error("storage background work failed", "error", err) },
+			DataCorruption:  func(info pebble.DataCorruptionInfo) { corrupted(d, opts.OnCorruption, info) },
+			BackgroundError: d.backgroundError(logger),
+			CompactionEnd:   func(info pebble.CompactionInfo) { d.compacted(info.Err) },
 		},
 	}
 	for i := range o.Levels {
@@ -114,26 +128,6 @@ func pebbleOptions(opts Options) *pebble.Options {
 	}
 	o.EnsureDefaults()
 	return o
-}
-
-// pebbleLogger forwards Pebble's log. What Pebble calls fatal must not return:
-// the state on disk is unknown, so the node stops rather than acknowledge a write
-// that may be gone. An fsync of the log that failed is not among it: that error,
-// and the same one for every later commit, is returned by wait.
-type pebbleLogger struct{ *slog.Logger }
-
-func (l pebbleLogger) Infof(format string, args ...any) {
-	l.Debug("pebble", "message", fmt.Sprintf(format, args...))
-}
-
-func (l pebbleLogger) Errorf(format string, args ...any) {
-	l.Error("pebble", "message", fmt.Sprintf(format, args...))
-}
-
-func (l pebbleLogger) Fatalf(format string, args ...any) {
-	msg := fmt.Sprintf(format, args...)
-	l.Error("the disk failed, this node stops", "message", msg)
-	panic("pebblestore: the disk failed: " + msg)
 }
 
 // Get implements storage.Reader.
@@ -145,7 +139,7 @@ func get(r pebble.Reader, key []byte) ([]byte, bool, error) {
 		return nil, false, nil
 	}
 	if err != nil {
-		return nil, false, err
+		return nil, false, rotten(err)
 	}
 	owned := append([]byte{}, value...)
 	return owned, true, closer.Close()
@@ -159,19 +153,19 @@ func (e *Engine) Scan(lower, upper []byte, visit func(k, v []byte) bool) error {
 func scan(r pebble.Reader, lower, upper []byte, visit func(k, v []byte) bool) (err error) {
 	it, err := r.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
-		return err
+		return rotten(err)
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
 	for ok := it.First(); ok; ok = it.Next() {
 		v, err := it.ValueAndErr()
 		if err != nil {
-			return err
+			return rotten(err)
 		}
 		if !visit(it.Key(), v) {
 			break
 		}
 	}
-	return it.Error()
+	return rotten(it.Error())
 }
 
 type snapshot struct{ *pebble.Snapshot }
@@ -225,4 +219,10 @@ func (e *Engine) Commit(sb storage.Batch, sync bool) (func() error, error) {
 }
 
 // Close implements storage.Reader.
-func (e *Engine) Close() error { return e.db.Close() }
+func (e *Engine) Close() error {
+	e.disk.closed()
+	if err := e.fatal.met(); err != nil {
+		return err // Pebble's locks are held for ever
+	}
+	return e.db.Close()
+}

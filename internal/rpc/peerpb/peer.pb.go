@@ -738,6 +738,8 @@ type Message struct {
 	//	*Message_ScanReply
 	//	*Message_Leaving
 	//	*Message_LeavingReply
+	//	*Message_Scrub
+	//	*Message_ScrubReply
 	Body          isMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -958,6 +960,24 @@ func (x *Message) GetLeavingReply() *LeavingReply {
 	return nil
 }
 
+func (x *Message) GetScrub() *Scrub {
+	if x != nil {
+		if x, ok := x.Body.(*Message_Scrub); ok {
+			return x.Scrub
+		}
+	}
+	return nil
+}
+
+func (x *Message) GetScrubReply() *ScrubReply {
+	if x != nil {
+		if x, ok := x.Body.(*Message_ScrubReply); ok {
+			return x.ScrubReply
+		}
+	}
+	return nil
+}
+
 type isMessage_Body interface {
 	isMessage_Body()
 }
@@ -1038,6 +1058,14 @@ type Message_LeavingReply struct {
 	LeavingReply *LeavingReply `protobuf:"bytes,20,opt,name=leaving_reply,json=leavingReply,proto3,oneof"`
 }
 
+type Message_Scrub struct {
+	Scrub *Scrub `protobuf:"bytes,21,opt,name=scrub,proto3,oneof"`
+}
+
+type Message_ScrubReply struct {
+	ScrubReply *ScrubReply `protobuf:"bytes,22,opt,name=scrub_reply,json=scrubReply,proto3,oneof"`
+}
+
 func (*Message_Hello) isMessage_Body() {}
 
 func (*Message_HelloAck) isMessage_Body() {}
@@ -1075,6 +1103,10 @@ func (*Message_ScanReply) isMessage_Body() {}
 func (*Message_Leaving) isMessage_Body() {}
 
 func (*Message_LeavingReply) isMessage_Body() {}
+
+func (*Message_Scrub) isMessage_Body() {}
+
+func (*Message_ScrubReply) isMessage_Body() {}
 
 // The first message of a link. Everything that must agree is checked here.
 type Hello struct {
@@ -1398,6 +1430,7 @@ type HeartbeatReply struct {
 	TopologyVersion uint64                 `protobuf:"varint,5,opt,name=topology_version,json=topologyVersion,proto3" json:"topology_version,omitempty"`
 	Proofs          []*Proof               `protobuf:"bytes,6,rep,name=proofs,proto3" json:"proofs,omitempty"`
 	HintsPending    int64                  `protobuf:"varint,7,opt,name=hints_pending,json=hintsPending,proto3" json:"hints_pending,omitempty"` // kept by the sender for others
+	Disk            *Disk                  `protobuf:"bytes,8,opt,name=disk,proto3" json:"disk,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1481,6 +1514,74 @@ func (x *HeartbeatReply) GetHintsPending() int64 {
 	return 0
 }
 
+func (x *HeartbeatReply) GetDisk() *Disk {
+	if x != nil {
+		return x.Disk
+	}
+	return nil
+}
+
+// Disk is what is wrong with the sender's disk; empty: nothing.
+type Disk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Full          bool                   `protobuf:"varint,1,opt,name=full,proto3" json:"full,omitempty"`                              // it takes no writes now
+	Quarantined   []uint32               `protobuf:"varint,2,rep,packed,name=quarantined,proto3" json:"quarantined,omitempty"`         // shards that it takes out of sessions
+	StatusJson    string                 `protobuf:"bytes,3,opt,name=status_json,json=statusJson,proto3" json:"status_json,omitempty"` // for operators
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Disk) Reset() {
+	*x = Disk{}
+	mi := &file_peer_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Disk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Disk) ProtoMessage() {}
+
+func (x *Disk) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Disk.ProtoReflect.Descriptor instead.
+func (*Disk) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Disk) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
+}
+
+func (x *Disk) GetQuarantined() []uint32 {
+	if x != nil {
+		return x.Quarantined
+	}
+	return nil
+}
+
+func (x *Disk) GetStatusJson() string {
+	if x != nil {
+		return x.StatusJson
+	}
+	return ""
+}
+
 // Proof says until when the sender is proven to agree with another node.
 type Proof struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1492,7 +1593,7 @@ type Proof struct {
 
 func (x *Proof) Reset() {
 	*x = Proof{}
-	mi := &file_peer_proto_msgTypes[18]
+	mi := &file_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1504,7 +1605,7 @@ func (x *Proof) String() string {
 func (*Proof) ProtoMessage() {}
 
 func (x *Proof) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[18]
+	mi := &file_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1517,7 +1618,7 @@ func (x *Proof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proof.ProtoReflect.Descriptor instead.
 func (*Proof) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{18}
+	return file_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Proof) GetWith() uint32 {
@@ -1544,7 +1645,7 @@ type Leaving struct {
 
 func (x *Leaving) Reset() {
 	*x = Leaving{}
-	mi := &file_peer_proto_msgTypes[19]
+	mi := &file_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1556,7 +1657,7 @@ func (x *Leaving) String() string {
 func (*Leaving) ProtoMessage() {}
 
 func (x *Leaving) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[19]
+	mi := &file_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1569,7 +1670,7 @@ func (x *Leaving) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leaving.ProtoReflect.Descriptor instead.
 func (*Leaving) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{19}
+	return file_peer_proto_rawDescGZIP(), []int{20}
 }
 
 type LeavingReply struct {
@@ -1580,7 +1681,7 @@ type LeavingReply struct {
 
 func (x *LeavingReply) Reset() {
 	*x = LeavingReply{}
-	mi := &file_peer_proto_msgTypes[20]
+	mi := &file_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1592,7 +1693,7 @@ func (x *LeavingReply) String() string {
 func (*LeavingReply) ProtoMessage() {}
 
 func (x *LeavingReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[20]
+	mi := &file_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1605,7 +1706,7 @@ func (x *LeavingReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeavingReply.ProtoReflect.Descriptor instead.
 func (*LeavingReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{20}
+	return file_peer_proto_rawDescGZIP(), []int{21}
 }
 
 // Apply writes entries, each already stamped.
@@ -1619,7 +1720,7 @@ type Apply struct {
 
 func (x *Apply) Reset() {
 	*x = Apply{}
-	mi := &file_peer_proto_msgTypes[21]
+	mi := &file_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1631,7 +1732,7 @@ func (x *Apply) String() string {
 func (*Apply) ProtoMessage() {}
 
 func (x *Apply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[21]
+	mi := &file_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1644,7 +1745,7 @@ func (x *Apply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Apply.ProtoReflect.Descriptor instead.
 func (*Apply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{21}
+	return file_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Apply) GetEntries() [][]byte {
@@ -1672,7 +1773,7 @@ type ApplyReply struct {
 
 func (x *ApplyReply) Reset() {
 	*x = ApplyReply{}
-	mi := &file_peer_proto_msgTypes[22]
+	mi := &file_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1684,7 +1785,7 @@ func (x *ApplyReply) String() string {
 func (*ApplyReply) ProtoMessage() {}
 
 func (x *ApplyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[22]
+	mi := &file_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1697,7 +1798,7 @@ func (x *ApplyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
 func (*ApplyReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{22}
+	return file_peer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ApplyReply) GetApplied() uint32 {
@@ -1732,7 +1833,7 @@ type Shadowed struct {
 
 func (x *Shadowed) Reset() {
 	*x = Shadowed{}
-	mi := &file_peer_proto_msgTypes[23]
+	mi := &file_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1744,7 +1845,7 @@ func (x *Shadowed) String() string {
 func (*Shadowed) ProtoMessage() {}
 
 func (x *Shadowed) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[23]
+	mi := &file_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1757,7 +1858,7 @@ func (x *Shadowed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shadowed.ProtoReflect.Descriptor instead.
 func (*Shadowed) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{23}
+	return file_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Shadowed) GetIndex() uint32 {
@@ -1785,7 +1886,7 @@ type Rejected struct {
 
 func (x *Rejected) Reset() {
 	*x = Rejected{}
-	mi := &file_peer_proto_msgTypes[24]
+	mi := &file_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1797,7 +1898,7 @@ func (x *Rejected) String() string {
 func (*Rejected) ProtoMessage() {}
 
 func (x *Rejected) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[24]
+	mi := &file_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1810,7 +1911,7 @@ func (x *Rejected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejected.ProtoReflect.Descriptor instead.
 func (*Rejected) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{24}
+	return file_peer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Rejected) GetIndex() uint32 {
@@ -1846,7 +1947,7 @@ type Lookup struct {
 
 func (x *Lookup) Reset() {
 	*x = Lookup{}
-	mi := &file_peer_proto_msgTypes[25]
+	mi := &file_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1858,7 +1959,7 @@ func (x *Lookup) String() string {
 func (*Lookup) ProtoMessage() {}
 
 func (x *Lookup) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[25]
+	mi := &file_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1871,7 +1972,7 @@ func (x *Lookup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lookup.ProtoReflect.Descriptor instead.
 func (*Lookup) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{25}
+	return file_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Lookup) GetKeys() [][]byte {
@@ -1907,7 +2008,7 @@ type LookupReply struct {
 
 func (x *LookupReply) Reset() {
 	*x = LookupReply{}
-	mi := &file_peer_proto_msgTypes[26]
+	mi := &file_peer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1919,7 +2020,7 @@ func (x *LookupReply) String() string {
 func (*LookupReply) ProtoMessage() {}
 
 func (x *LookupReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[26]
+	mi := &file_peer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1932,7 +2033,7 @@ func (x *LookupReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupReply.ProtoReflect.Descriptor instead.
 func (*LookupReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{26}
+	return file_peer_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LookupReply) GetEntries() [][]byte {
@@ -1958,13 +2059,14 @@ type Scan struct {
 	EntriesMax    uint32                 `protobuf:"varint,3,opt,name=entries_max,json=entriesMax,proto3" json:"entries_max,omitempty"`
 	BytesMax      uint32                 `protobuf:"varint,4,opt,name=bytes_max,json=bytesMax,proto3" json:"bytes_max,omitempty"`
 	Values        bool                   `protobuf:"varint,5,opt,name=values,proto3" json:"values,omitempty"` // else the entries come without their values
+	To            uint64                 `protobuf:"varint,6,opt,name=to,proto3" json:"to,omitempty"`         // token to end before; 0: the end of the shard
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Scan) Reset() {
 	*x = Scan{}
-	mi := &file_peer_proto_msgTypes[27]
+	mi := &file_peer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1976,7 +2078,7 @@ func (x *Scan) String() string {
 func (*Scan) ProtoMessage() {}
 
 func (x *Scan) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[27]
+	mi := &file_peer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1989,7 +2091,7 @@ func (x *Scan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scan.ProtoReflect.Descriptor instead.
 func (*Scan) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{27}
+	return file_peer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Scan) GetShard() uint32 {
@@ -2027,6 +2129,13 @@ func (x *Scan) GetValues() bool {
 	return false
 }
 
+func (x *Scan) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
 type ScanReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Entries       [][]byte               `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"` // tombstones and expired ones included, in order
@@ -2038,7 +2147,7 @@ type ScanReply struct {
 
 func (x *ScanReply) Reset() {
 	*x = ScanReply{}
-	mi := &file_peer_proto_msgTypes[28]
+	mi := &file_peer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2050,7 +2159,7 @@ func (x *ScanReply) String() string {
 func (*ScanReply) ProtoMessage() {}
 
 func (x *ScanReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[28]
+	mi := &file_peer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2063,7 +2172,7 @@ func (x *ScanReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanReply.ProtoReflect.Descriptor instead.
 func (*ScanReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{28}
+	return file_peer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ScanReply) GetEntries() [][]byte {
@@ -2100,7 +2209,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_peer_proto_msgTypes[29]
+	mi := &file_peer_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2112,7 +2221,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[29]
+	mi := &file_peer_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2125,7 +2234,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{29}
+	return file_peer_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Session) GetId() uint64 {
@@ -2165,7 +2274,7 @@ type SessionReply struct {
 
 func (x *SessionReply) Reset() {
 	*x = SessionReply{}
-	mi := &file_peer_proto_msgTypes[30]
+	mi := &file_peer_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2177,7 +2286,7 @@ func (x *SessionReply) String() string {
 func (*SessionReply) ProtoMessage() {}
 
 func (x *SessionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[30]
+	mi := &file_peer_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2190,7 +2299,7 @@ func (x *SessionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionReply.ProtoReflect.Descriptor instead.
 func (*SessionReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{30}
+	return file_peer_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SessionReply) GetPayload() []byte {
@@ -2209,7 +2318,7 @@ type Roots struct {
 
 func (x *Roots) Reset() {
 	*x = Roots{}
-	mi := &file_peer_proto_msgTypes[31]
+	mi := &file_peer_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2221,7 +2330,7 @@ func (x *Roots) String() string {
 func (*Roots) ProtoMessage() {}
 
 func (x *Roots) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[31]
+	mi := &file_peer_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2234,7 +2343,7 @@ func (x *Roots) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Roots.ProtoReflect.Descriptor instead.
 func (*Roots) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{31}
+	return file_peer_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Roots) GetRecompute() bool {
@@ -2254,7 +2363,7 @@ type RootsReply struct {
 
 func (x *RootsReply) Reset() {
 	*x = RootsReply{}
-	mi := &file_peer_proto_msgTypes[32]
+	mi := &file_peer_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2266,7 +2375,7 @@ func (x *RootsReply) String() string {
 func (*RootsReply) ProtoMessage() {}
 
 func (x *RootsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[32]
+	mi := &file_peer_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2279,7 +2388,7 @@ func (x *RootsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootsReply.ProtoReflect.Descriptor instead.
 func (*RootsReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{32}
+	return file_peer_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RootsReply) GetShards() []*ShardRoot {
@@ -2308,7 +2417,7 @@ type ShardRoot struct {
 
 func (x *ShardRoot) Reset() {
 	*x = ShardRoot{}
-	mi := &file_peer_proto_msgTypes[33]
+	mi := &file_peer_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2320,7 +2429,7 @@ func (x *ShardRoot) String() string {
 func (*ShardRoot) ProtoMessage() {}
 
 func (x *ShardRoot) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[33]
+	mi := &file_peer_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2333,7 +2442,7 @@ func (x *ShardRoot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardRoot.ProtoReflect.Descriptor instead.
 func (*ShardRoot) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{33}
+	return file_peer_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ShardRoot) GetShard() uint32 {
@@ -2375,7 +2484,7 @@ type Repair struct {
 
 func (x *Repair) Reset() {
 	*x = Repair{}
-	mi := &file_peer_proto_msgTypes[34]
+	mi := &file_peer_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2387,7 +2496,7 @@ func (x *Repair) String() string {
 func (*Repair) ProtoMessage() {}
 
 func (x *Repair) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[34]
+	mi := &file_peer_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2400,7 +2509,7 @@ func (x *Repair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Repair.ProtoReflect.Descriptor instead.
 func (*Repair) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{34}
+	return file_peer_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Repair) GetOptionsJson() []byte {
@@ -2426,7 +2535,7 @@ type RepairReply struct {
 
 func (x *RepairReply) Reset() {
 	*x = RepairReply{}
-	mi := &file_peer_proto_msgTypes[35]
+	mi := &file_peer_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2438,7 +2547,7 @@ func (x *RepairReply) String() string {
 func (*RepairReply) ProtoMessage() {}
 
 func (x *RepairReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[35]
+	mi := &file_peer_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2451,10 +2560,99 @@ func (x *RepairReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairReply.ProtoReflect.Descriptor instead.
 func (*RepairReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{35}
+	return file_peer_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RepairReply) GetReportJson() []byte {
+	if x != nil {
+		return x.ReportJson
+	}
+	return nil
+}
+
+// Scrub asks the receiver to compare one of its shards, or all, with its disk.
+type Scrub struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	OptionsJson   []byte                 `protobuf:"bytes,1,opt,name=options_json,json=optionsJson,proto3" json:"options_json,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Scrub) Reset() {
+	*x = Scrub{}
+	mi := &file_peer_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Scrub) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Scrub) ProtoMessage() {}
+
+func (x *Scrub) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Scrub.ProtoReflect.Descriptor instead.
+func (*Scrub) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Scrub) GetOptionsJson() []byte {
+	if x != nil {
+		return x.OptionsJson
+	}
+	return nil
+}
+
+type ScrubReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ReportJson    []byte                 `protobuf:"bytes,1,opt,name=report_json,json=reportJson,proto3" json:"report_json,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScrubReply) Reset() {
+	*x = ScrubReply{}
+	mi := &file_peer_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScrubReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScrubReply) ProtoMessage() {}
+
+func (x *ScrubReply) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScrubReply.ProtoReflect.Descriptor instead.
+func (*ScrubReply) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ScrubReply) GetReportJson() []byte {
 	if x != nil {
 		return x.ReportJson
 	}
@@ -2519,7 +2717,8 @@ const file_peer_proto_rawDesc = "" +
 	"\bmessages\x18\x05 \x03(\fR\bmessages\"\x10\n" +
 	"\x0eConsensusReply\">\n" +
 	"\x05Frame\x125\n" +
-	"\bmessages\x18\x01 \x03(\v2\x19.syntropy.peer.v1.MessageR\bmessages\"\x8e\t\n" +
+	"\bmessages\x18\x01 \x03(\v2\x19.syntropy.peer.v1.MessageR\bmessages\"\x80\n" +
+	"\n" +
 	"\aMessage\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x12/\n" +
 	"\x05hello\x18\x02 \x01(\v2\x17.syntropy.peer.v1.HelloH\x00R\x05hello\x129\n" +
@@ -2544,7 +2743,10 @@ const file_peer_proto_rawDesc = "" +
 	"\n" +
 	"scan_reply\x18\x12 \x01(\v2\x1b.syntropy.peer.v1.ScanReplyH\x00R\tscanReply\x125\n" +
 	"\aleaving\x18\x13 \x01(\v2\x19.syntropy.peer.v1.LeavingH\x00R\aleaving\x12E\n" +
-	"\rleaving_reply\x18\x14 \x01(\v2\x1e.syntropy.peer.v1.LeavingReplyH\x00R\fleavingReplyB\x06\n" +
+	"\rleaving_reply\x18\x14 \x01(\v2\x1e.syntropy.peer.v1.LeavingReplyH\x00R\fleavingReply\x12/\n" +
+	"\x05scrub\x18\x15 \x01(\v2\x17.syntropy.peer.v1.ScrubH\x00R\x05scrub\x12?\n" +
+	"\vscrub_reply\x18\x16 \x01(\v2\x1c.syntropy.peer.v1.ScrubReplyH\x00R\n" +
+	"scrubReplyB\x06\n" +
 	"\x04body\"\x9f\x02\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x1d\n" +
@@ -2574,7 +2776,7 @@ const file_peer_proto_rawDesc = "" +
 	"\aentries\x18\x03 \x01(\x03R\aentries\x12\x1e\n" +
 	"\n" +
 	"tombstones\x18\x04 \x01(\x03R\n" +
-	"tombstones\"\xfa\x01\n" +
+	"tombstones\"\xa6\x02\n" +
 	"\x0eHeartbeatReply\x12\x17\n" +
 	"\awall_us\x18\x01 \x01(\x03R\x06wallUs\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x18\n" +
@@ -2584,7 +2786,13 @@ const file_peer_proto_rawDesc = "" +
 	"tombstones\x12)\n" +
 	"\x10topology_version\x18\x05 \x01(\x04R\x0ftopologyVersion\x12/\n" +
 	"\x06proofs\x18\x06 \x03(\v2\x17.syntropy.peer.v1.ProofR\x06proofs\x12#\n" +
-	"\rhints_pending\x18\a \x01(\x03R\fhintsPending\"6\n" +
+	"\rhints_pending\x18\a \x01(\x03R\fhintsPending\x12*\n" +
+	"\x04disk\x18\b \x01(\v2\x16.syntropy.peer.v1.DiskR\x04disk\"]\n" +
+	"\x04Disk\x12\x12\n" +
+	"\x04full\x18\x01 \x01(\bR\x04full\x12 \n" +
+	"\vquarantined\x18\x02 \x03(\rR\vquarantined\x12\x1f\n" +
+	"\vstatus_json\x18\x03 \x01(\tR\n" +
+	"statusJson\"6\n" +
 	"\x05Proof\x12\x12\n" +
 	"\x04with\x18\x01 \x01(\rR\x04with\x12\x19\n" +
 	"\buntil_us\x18\x02 \x01(\x03R\auntilUs\"\t\n" +
@@ -2612,14 +2820,15 @@ const file_peer_proto_rawDesc = "" +
 	"\ainspect\x18\x03 \x01(\bR\ainspect\"A\n" +
 	"\vLookupReply\x12\x18\n" +
 	"\aentries\x18\x01 \x03(\fR\aentries\x12\x18\n" +
-	"\adigests\x18\x02 \x03(\fR\adigests\"\x86\x01\n" +
+	"\adigests\x18\x02 \x03(\fR\adigests\"\x96\x01\n" +
 	"\x04Scan\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x1f\n" +
 	"\ventries_max\x18\x03 \x01(\rR\n" +
 	"entriesMax\x12\x1b\n" +
 	"\tbytes_max\x18\x04 \x01(\rR\bbytesMax\x12\x16\n" +
-	"\x06values\x18\x05 \x01(\bR\x06values\"M\n" +
+	"\x06values\x18\x05 \x01(\bR\x06values\x12\x0e\n" +
+	"\x02to\x18\x06 \x01(\x04R\x02to\"M\n" +
 	"\tScanReply\x12\x18\n" +
 	"\aentries\x18\x01 \x03(\fR\aentries\x12\x12\n" +
 	"\x04next\x18\x02 \x01(\x04R\x04next\x12\x12\n" +
@@ -2649,6 +2858,12 @@ const file_peer_proto_rawDesc = "" +
 	"\apartner\x18\x02 \x01(\rR\apartner\".\n" +
 	"\vRepairReply\x12\x1f\n" +
 	"\vreport_json\x18\x01 \x01(\fR\n" +
+	"reportJson\"*\n" +
+	"\x05Scrub\x12!\n" +
+	"\foptions_json\x18\x01 \x01(\fR\voptionsJson\"-\n" +
+	"\n" +
+	"ScrubReply\x12\x1f\n" +
+	"\vreport_json\x18\x01 \x01(\fR\n" +
 	"reportJson2\xec\x02\n" +
 	"\x04Peer\x12B\n" +
 	"\x04Meet\x12\x1d.syntropy.peer.v1.MeetRequest\x1a\x1b.syntropy.peer.v1.MeetReply\x12E\n" +
@@ -2669,7 +2884,7 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_peer_proto_goTypes = []any{
 	(*Identity)(nil),         // 0: syntropy.peer.v1.Identity
 	(*Member)(nil),           // 1: syntropy.peer.v1.Member
@@ -2689,24 +2904,27 @@ var file_peer_proto_goTypes = []any{
 	(*Failure)(nil),          // 15: syntropy.peer.v1.Failure
 	(*Heartbeat)(nil),        // 16: syntropy.peer.v1.Heartbeat
 	(*HeartbeatReply)(nil),   // 17: syntropy.peer.v1.HeartbeatReply
-	(*Proof)(nil),            // 18: syntropy.peer.v1.Proof
-	(*Leaving)(nil),          // 19: syntropy.peer.v1.Leaving
-	(*LeavingReply)(nil),     // 20: syntropy.peer.v1.LeavingReply
-	(*Apply)(nil),            // 21: syntropy.peer.v1.Apply
-	(*ApplyReply)(nil),       // 22: syntropy.peer.v1.ApplyReply
-	(*Shadowed)(nil),         // 23: syntropy.peer.v1.Shadowed
-	(*Rejected)(nil),         // 24: syntropy.peer.v1.Rejected
-	(*Lookup)(nil),           // 25: syntropy.peer.v1.Lookup
-	(*LookupReply)(nil),      // 26: syntropy.peer.v1.LookupReply
-	(*Scan)(nil),             // 27: syntropy.peer.v1.Scan
-	(*ScanReply)(nil),        // 28: syntropy.peer.v1.ScanReply
-	(*Session)(nil),          // 29: syntropy.peer.v1.Session
-	(*SessionReply)(nil),     // 30: syntropy.peer.v1.SessionReply
-	(*Roots)(nil),            // 31: syntropy.peer.v1.Roots
-	(*RootsReply)(nil),       // 32: syntropy.peer.v1.RootsReply
-	(*ShardRoot)(nil),        // 33: syntropy.peer.v1.ShardRoot
-	(*Repair)(nil),           // 34: syntropy.peer.v1.Repair
-	(*RepairReply)(nil),      // 35: syntropy.peer.v1.RepairReply
+	(*Disk)(nil),             // 18: syntropy.peer.v1.Disk
+	(*Proof)(nil),            // 19: syntropy.peer.v1.Proof
+	(*Leaving)(nil),          // 20: syntropy.peer.v1.Leaving
+	(*LeavingReply)(nil),     // 21: syntropy.peer.v1.LeavingReply
+	(*Apply)(nil),            // 22: syntropy.peer.v1.Apply
+	(*ApplyReply)(nil),       // 23: syntropy.peer.v1.ApplyReply
+	(*Shadowed)(nil),         // 24: syntropy.peer.v1.Shadowed
+	(*Rejected)(nil),         // 25: syntropy.peer.v1.Rejected
+	(*Lookup)(nil),           // 26: syntropy.peer.v1.Lookup
+	(*LookupReply)(nil),      // 27: syntropy.peer.v1.LookupReply
+	(*Scan)(nil),             // 28: syntropy.peer.v1.Scan
+	(*ScanReply)(nil),        // 29: syntropy.peer.v1.ScanReply
+	(*Session)(nil),          // 30: syntropy.peer.v1.Session
+	(*SessionReply)(nil),     // 31: syntropy.peer.v1.SessionReply
+	(*Roots)(nil),            // 32: syntropy.peer.v1.Roots
+	(*RootsReply)(nil),       // 33: syntropy.peer.v1.RootsReply
+	(*ShardRoot)(nil),        // 34: syntropy.peer.v1.ShardRoot
+	(*Repair)(nil),           // 35: syntropy.peer.v1.Repair
+	(*RepairReply)(nil),      // 36: syntropy.peer.v1.RepairReply
+	(*Scrub)(nil),            // 37: syntropy.peer.v1.Scrub
+	(*ScrubReply)(nil),       // 38: syntropy.peer.v1.ScrubReply
 }
 var file_peer_proto_depIdxs = []int32{
 	0,  // 0: syntropy.peer.v1.MeetRequest.me:type_name -> syntropy.peer.v1.Identity
@@ -2722,39 +2940,42 @@ var file_peer_proto_depIdxs = []int32{
 	15, // 10: syntropy.peer.v1.Message.failure:type_name -> syntropy.peer.v1.Failure
 	16, // 11: syntropy.peer.v1.Message.heartbeat:type_name -> syntropy.peer.v1.Heartbeat
 	17, // 12: syntropy.peer.v1.Message.heartbeat_reply:type_name -> syntropy.peer.v1.HeartbeatReply
-	21, // 13: syntropy.peer.v1.Message.apply:type_name -> syntropy.peer.v1.Apply
-	22, // 14: syntropy.peer.v1.Message.apply_reply:type_name -> syntropy.peer.v1.ApplyReply
-	25, // 15: syntropy.peer.v1.Message.lookup:type_name -> syntropy.peer.v1.Lookup
-	26, // 16: syntropy.peer.v1.Message.lookup_reply:type_name -> syntropy.peer.v1.LookupReply
-	29, // 17: syntropy.peer.v1.Message.session:type_name -> syntropy.peer.v1.Session
-	30, // 18: syntropy.peer.v1.Message.session_reply:type_name -> syntropy.peer.v1.SessionReply
-	31, // 19: syntropy.peer.v1.Message.roots:type_name -> syntropy.peer.v1.Roots
-	32, // 20: syntropy.peer.v1.Message.roots_reply:type_name -> syntropy.peer.v1.RootsReply
-	34, // 21: syntropy.peer.v1.Message.repair:type_name -> syntropy.peer.v1.Repair
-	35, // 22: syntropy.peer.v1.Message.repair_reply:type_name -> syntropy.peer.v1.RepairReply
-	27, // 23: syntropy.peer.v1.Message.scan:type_name -> syntropy.peer.v1.Scan
-	28, // 24: syntropy.peer.v1.Message.scan_reply:type_name -> syntropy.peer.v1.ScanReply
-	19, // 25: syntropy.peer.v1.Message.leaving:type_name -> syntropy.peer.v1.Leaving
-	20, // 26: syntropy.peer.v1.Message.leaving_reply:type_name -> syntropy.peer.v1.LeavingReply
-	18, // 27: syntropy.peer.v1.HeartbeatReply.proofs:type_name -> syntropy.peer.v1.Proof
-	23, // 28: syntropy.peer.v1.ApplyReply.shadowed:type_name -> syntropy.peer.v1.Shadowed
-	24, // 29: syntropy.peer.v1.ApplyReply.rejected:type_name -> syntropy.peer.v1.Rejected
-	33, // 30: syntropy.peer.v1.RootsReply.shards:type_name -> syntropy.peer.v1.ShardRoot
-	2,  // 31: syntropy.peer.v1.Peer.Meet:input_type -> syntropy.peer.v1.MeetRequest
-	5,  // 32: syntropy.peer.v1.Peer.Adopt:input_type -> syntropy.peer.v1.AdoptRequest
-	7,  // 33: syntropy.peer.v1.Peer.Enroll:input_type -> syntropy.peer.v1.EnrollRequest
-	9,  // 34: syntropy.peer.v1.Peer.Consensus:input_type -> syntropy.peer.v1.ConsensusRequest
-	11, // 35: syntropy.peer.v1.Peer.Link:input_type -> syntropy.peer.v1.Frame
-	3,  // 36: syntropy.peer.v1.Peer.Meet:output_type -> syntropy.peer.v1.MeetReply
-	6,  // 37: syntropy.peer.v1.Peer.Adopt:output_type -> syntropy.peer.v1.AdoptReply
-	8,  // 38: syntropy.peer.v1.Peer.Enroll:output_type -> syntropy.peer.v1.EnrollReply
-	10, // 39: syntropy.peer.v1.Peer.Consensus:output_type -> syntropy.peer.v1.ConsensusReply
-	11, // 40: syntropy.peer.v1.Peer.Link:output_type -> syntropy.peer.v1.Frame
-	36, // [36:41] is the sub-list for method output_type
-	31, // [31:36] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	22, // 13: syntropy.peer.v1.Message.apply:type_name -> syntropy.peer.v1.Apply
+	23, // 14: syntropy.peer.v1.Message.apply_reply:type_name -> syntropy.peer.v1.ApplyReply
+	26, // 15: syntropy.peer.v1.Message.lookup:type_name -> syntropy.peer.v1.Lookup
+	27, // 16: syntropy.peer.v1.Message.lookup_reply:type_name -> syntropy.peer.v1.LookupReply
+	30, // 17: syntropy.peer.v1.Message.session:type_name -> syntropy.peer.v1.Session
+	31, // 18: syntropy.peer.v1.Message.session_reply:type_name -> syntropy.peer.v1.SessionReply
+	32, // 19: syntropy.peer.v1.Message.roots:type_name -> syntropy.peer.v1.Roots
+	33, // 20: syntropy.peer.v1.Message.roots_reply:type_name -> syntropy.peer.v1.RootsReply
+	35, // 21: syntropy.peer.v1.Message.repair:type_name -> syntropy.peer.v1.Repair
+	36, // 22: syntropy.peer.v1.Message.repair_reply:type_name -> syntropy.peer.v1.RepairReply
+	28, // 23: syntropy.peer.v1.Message.scan:type_name -> syntropy.peer.v1.Scan
+	29, // 24: syntropy.peer.v1.Message.scan_reply:type_name -> syntropy.peer.v1.ScanReply
+	20, // 25: syntropy.peer.v1.Message.leaving:type_name -> syntropy.peer.v1.Leaving
+	21, // 26: syntropy.peer.v1.Message.leaving_reply:type_name -> syntropy.peer.v1.LeavingReply
+	37, // 27: syntropy.peer.v1.Message.scrub:type_name -> syntropy.peer.v1.Scrub
+	38, // 28: syntropy.peer.v1.Message.scrub_reply:type_name -> syntropy.peer.v1.ScrubReply
+	19, // 29: syntropy.peer.v1.HeartbeatReply.proofs:type_name -> syntropy.peer.v1.Proof
+	18, // 30: syntropy.peer.v1.HeartbeatReply.disk:type_name -> syntropy.peer.v1.Disk
+	24, // 31: syntropy.peer.v1.ApplyReply.shadowed:type_name -> syntropy.peer.v1.Shadowed
+	25, // 32: syntropy.peer.v1.ApplyReply.rejected:type_name -> syntropy.peer.v1.Rejected
+	34, // 33: syntropy.peer.v1.RootsReply.shards:type_name -> syntropy.peer.v1.ShardRoot
+	2,  // 34: syntropy.peer.v1.Peer.Meet:input_type -> syntropy.peer.v1.MeetRequest
+	5,  // 35: syntropy.peer.v1.Peer.Adopt:input_type -> syntropy.peer.v1.AdoptRequest
+	7,  // 36: syntropy.peer.v1.Peer.Enroll:input_type -> syntropy.peer.v1.EnrollRequest
+	9,  // 37: syntropy.peer.v1.Peer.Consensus:input_type -> syntropy.peer.v1.ConsensusRequest
+	11, // 38: syntropy.peer.v1.Peer.Link:input_type -> syntropy.peer.v1.Frame
+	3,  // 39: syntropy.peer.v1.Peer.Meet:output_type -> syntropy.peer.v1.MeetReply
+	6,  // 40: syntropy.peer.v1.Peer.Adopt:output_type -> syntropy.peer.v1.AdoptReply
+	8,  // 41: syntropy.peer.v1.Peer.Enroll:output_type -> syntropy.peer.v1.EnrollReply
+	10, // 42: syntropy.peer.v1.Peer.Consensus:output_type -> syntropy.peer.v1.ConsensusReply
+	11, // 43: syntropy.peer.v1.Peer.Link:output_type -> syntropy.peer.v1.Frame
+	39, // [39:44] is the sub-list for method output_type
+	34, // [34:39] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }
@@ -2782,6 +3003,8 @@ func file_peer_proto_init() {
 		(*Message_ScanReply)(nil),
 		(*Message_Leaving)(nil),
 		(*Message_LeavingReply)(nil),
+		(*Message_Scrub)(nil),
+		(*Message_ScrubReply)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2789,7 +3012,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   36,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,561 @@
+package storage
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"syntropy/hlc"
+	"syntropy/lww"
+	"syntropy/merkle"
+	"syntropy/ring"
+)
+
+// Findings is what a scrub found in one shard.
+type Findings struct {
+	Shard int
+	Audit // of what can be read
+	// Unreadable are the leaves with rows that cannot be read, ascending; Err is why
+	// the first of them cannot.
+	Unreadable []merkle.Node
+	Err        error
+	// TombstonesTree and TombstonesRows are the tombstones by the totals and by the
+	// rows.
+	TombstonesTree, TombstonesRows uint64
+	// IndexWrong: the garbage index is not that of the rows. It is not looked at
+	// while rows are unreadable.
+	IndexWrong bool
+	Bytes      uint64 // of the rows that were read
+}
+
+// Healthy reports whether disk and trees agree.
+func (f Findings) Healthy() bool {
+	return len(f.Wrong) == 0 && len(f.Unreadable) == 0 && f.Tree == f.Rows && f.TombstonesTree == f.TombstonesRows && !f.IndexWrong
+}
+
+// Leaves returns the leaves that are wrong or unreadable, ascending.
+func (f Findings) Leaves() []merkle.Node {
+	leaves := slices.Concat(f.Wrong, f.Unreadable)
+	slices.SortFunc(leaves, func(a, b merkle.Node) int {
+		return int(min(max(int64(a.First())-int64(b.First()), -1), 1))
+	})
+	return slices.Compact(leaves)
+}
+
+// Scrub reads every row of a shard, with its checksum, and compares what the rows add
+// up to with the tree, leaf by leaf, with the totals, and with the garbage index.
+// read, if not nil, is told now and then how many bytes were read, may take its time,
+// and ends the scrub with an error.
+func (s *Snapshot) Scrub(ctx context.Context, shard int, read func(bytes int) error) (f Findings, err error) {
+	tree := s.trees[shard]
+	f.Shard, f.TombstonesTree = shard, s.tombstones[shard]
+	sum := scrubbed{snapshot: s, shard: shard, read: read, ctx: ctx}
+	sum.reset()
+	switch err := s.Rows(tree.Under(), sum.add); {
+	case sum.err != nil:
+		return f, fmt.Errorf("scrubbing shard %d: %w", shard, sum.err)
+	case err != nil: // now leaf by leaf, to get around what cannot be read
+		sum.reset()
+		for x := tree.Under().First(); x <= tree.Under().Last() && sum.err == nil; {
+			leaf := tree.Leaf(x)
+			readable := func(n merkle.Node, visit func(merkle.Row)) error {
+				return s.Rows(n, func(r merkle.Row) bool { visit(r); return true })
+			}
+			if bad := salvage(leaf, salvageBits, readable, func(r merkle.Row) { sum.add(r) }); bad != nil {
+				f.Unreadable = append(f.Unreadable, leaf)
+				if f.Err == nil {
+					f.Err = bad
+				}
+			}
+			x = leaf.Last() + 1
+		}
+		if sum.err != nil {
+			return f, fmt.Errorf("scrubbing shard %d: %w", shard, sum.err)
+		}
+	}
+	f.Tree, f.Rows, f.TombstonesRows, f.Bytes = tree.Root(), sum.tree.Root(), sum.tombstones, sum.bytes
+	for x := tree.Under().First(); x <= tree.Under().Last(); {
+		leaf := tree.Leaf(x)
+		if tree.LeafSyndrome(leaf) != sum.tree.LeafSyndrome(leaf) {
+			f.Wrong = append(f.Wrong, leaf)
+		}
+		x = leaf.Last() + 1
+	}
+	if len(f.Unreadable) == 0 {
+		indexed, err := sum.indexOnDisk()
+		f.IndexWrong = err != nil || indexed != sum.indexed
+	}
+	return f, nil
+}
+
+// scrubbed is what the rows of a shard add up to.
+type scrubbed struct {
+	snapshot *Snapshot
+	shard    int
+	ctx      context.Context
+	read     func(int) error
+
+	tree       *merkle.Tree
+	tombstones uint64
+	indexed    indexSum
+	bytes      uint64
+	untold     int
+	err        error // why to end
+}
+
+// indexSum stands for a set of keys of the garbage index.
+type indexSum struct{ count, sum uint64 }
+
+func (i *indexSum) add(hash uint64) { i.count++; i.sum += hash }
+
+func (s *scrubbed) reset() {
+	tree := s.snapshot.trees[s.shard]
+	s.tree = merkle.NewTreeOf(tree.Under(), 0, tree.Leaves())
+	s.tombstones, s.indexed = 0, indexSum{}
+}
+
+// tellBytes is how much is read between two looks at the context and the throttle.
+const tellBytes = 64 << 10
+
+func (s *scrubbed) add(r merkle.Row) bool {
+	if s.err != nil {
+		return false
+	}
+	s.tree.Adjust(r.Position, digestOf(r.Position, r.Sum))
+	if r.Entry.Tombstone {
+		s.tombstones++
+	}
+	_, token := s.snapshot.Locate(r.Entry.Key)
+	if k, ok := appendGarbageKey(nil, s.shard, token, r.Entry); ok {
+		s.indexed.add(s.snapshot.hasher.Bytes(k))
+	}
+	size := dataHead + lww.EncodedLen(r.Entry)
+	s.bytes += uint64(size)
+	if s.untold += size; s.untold >= tellBytes {
+		if s.read != nil {
+			s.err = s.read(s.untold)
+		}
+		if s.untold = 0; s.err == nil && s.ctx.Err() != nil {
+			s.err = context.Cause(s.ctx)
+		}
+	}
+	return s.err == nil
+}
+
+func (s *scrubbed) indexOnDisk() (indexed indexSum, err error) {
+	lower, upper := garbageRange(s.shard)
+	err = s.snapshot.reader.Scan(lower, upper, func(k, _ []byte) bool {
+		indexed.add(s.snapshot.hasher.Bytes(k))
+		return true
+	})
+	return indexed, err
+}
+
+func garbageRange(shard int) (lower, upper []byte) {
+	return appendShard(nil, prefixGarbage, shard), appendShard(nil, prefixGarbage, shard+1)
+}
+
+// salvageBits is how far below a leaf it is tried to read around what cannot be read:
+// in sixteen parts. A rotten block usually is as long as some leaves, and whatever is
+// left out is on the other replicas.
+const salvageBits = 4
+
+// salvage visits the rows under a node of those of its parts that can be read as a
+// whole, and returns why the first one could not. The entries are valid after the
+// call.
+func salvage(n merkle.Node, bits int, rows func(merkle.Node, func(merkle.Row)) error, visit func(merkle.Row)) error {
+	var part []merkle.Row
+	err := rows(n, func(r merkle.Row) {
+		r.Entry = r.Entry.Clone()
+		part = append(part, r)
+	})
+	if err == nil {
+		for _, r := range part {
+			visit(r)
+		}
+		return nil
+	}
+	if bits == 0 || int(n.Bits) == merkle.MaxBits {
+		return err
+	}
+	left := salvage(n.Down(1, 0), bits-1, rows, visit)
+	right := salvage(n.Down(1, 1), bits-1, rows, visit)
+	return errors.Join(left, right)
+}
+
+// Replacer is an Engine that can replace a range of rows without reading it.
+type Replacer interface {
+	// Replace puts rows, ascending, in place of everything in [lower, upper), in one
+	// step and durably. Snapshots that are open may show that range without rows.
+	Replace(lower, upper []byte, rows func(set func(key, value []byte) error) error) error
+}
+
+// ErrChanged is returned by Heal when leaves were split or merged since the scrub.
+var ErrChanged = errors.New("storage: the tree has changed its shape since it was scrubbed")
+
+// Healed is what Heal did.
+type Healed struct {
+	Leaves  int
+	Changed int // rows that were replaced or added
+}
+
+// Heal makes the leaves that a scrub found bad hold what can be read of them merged
+// with the rows of another replica, theirs, which must be all those that it holds
+// under these leaves; then tree, totals and index are made to match. Of two rows with
+// one version theirs counts: that is how a row that rotted in place is recognised.
+//
+// Without theirs, it accepts what can be read as the truth, and forgets the rest.
+//
+// The store takes no writes meanwhile. After a crash in the middle the leaves are
+// still wrong, and are to be scrubbed again: the owner keeps that on record.
+func (s *Store) Heal(f Findings, theirs []lww.Entry) (h Healed, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed != nil {
+		return h, s.failed
+	}
+	tree := s.shards[f.Shard].tree
+	others := make(map[merkle.Node][]lww.Entry)
+	for _, e := range theirs {
+		if shard, _ := s.Locate(e.Key); shard == f.Shard {
+			leaf := tree.Leaf(s.Position(e.Key))
+			others[leaf] = append(others[leaf], e)
+		}
+	}
+	// What the rows add up to, less what the tree says, is not changed by any write
+	// since the scrub; what healing changes is added below.
+	fix := treeFix{
+		off:        f.Rows.Minus(f.Tree),
+		tombstones: f.TombstonesRows - f.TombstonesTree,
+		leaves:     make(map[merkle.Node]merkle.Syndrome),
+	}
+	batch := s.engine.NewBatch()
+	var unread []leafRows
+	for _, leaf := range f.Leaves() {
+		if !tree.IsLeaf(leaf) {
+			return h, ErrChanged
+		}
+		rows, err := s.mergeLeaf(leaf, others[leaf], batch, &fix, &h)
+		if err != nil {
+			return h, err
+		}
+		if rows.unreadable {
+			unread = append(unread, rows)
+		}
+		h.Leaves++
+	}
+	for len(unread) > 0 { // neighbours together: a rotten block must not be cut in two
+		n := 1
+		for n < len(unread) && unread[n].leaf.First() == unread[n-1].leaf.Last()+1 {
+			n++
+		}
+		if err := s.replaceRows(f.Shard, unread[:n]); err != nil {
+			return h, err
+		}
+		unread = unread[n:]
+	}
+	return h, s.fixTree(f.Shard, batch, fix)
+}
+
+// leafRows is what a leaf is to hold.
+type leafRows struct {
+	leaf       merkle.Node
+	unreadable bool // the engine cannot read the rows that are there
+	entries    []merkle.Row
+}
+
+// mergeLeaf decides what a leaf is to hold, and adds the rows that change to the
+// batch. The caller holds s.mu.
+func (s *Store) mergeLeaf(leaf merkle.Node, theirs []lww.Entry, batch Batch, fix *treeFix, h *Healed) (leafRows, error) {
+	rows := leafRows{leaf: leaf}
+	held := make(map[string]merkle.Row)
+	shard := leaf.First().Shard(s.opts.Shards)
+	read := func(n merkle.Node, visit func(merkle.Row)) error {
+		return scanNode(s.engine, s.opts.Shards, n, func(t ring.Token, e lww.Entry) bool {
+			visit(merkle.Row{Position: ring.At(shard, t, s.opts.Shards), Entry: e, Sum: s.hasher.Entry(e)})
+			return true
+		})
+	}
+	bad := salvage(leaf, salvageBits, read, func(r merkle.Row) { held[string(r.Entry.Key)] = r })
+	if bad != nil { // rows that are no entries can be deleted, and others only be replaced
+		rows.unreadable = s.deleteMalformed(shard, leaf, batch) != nil
+	}
+	final := make(map[string]merkle.Row, len(held))
+	for k, r := range held {
+		final[k] = r
+	}
+	for _, e := range theirs {
+		ours, ok := held[string(e.Key)]
+		if ok && ours.Entry.Version != e.Version && lww.Compare(ours.Entry, e) >= 0 || ok && lww.Compare(ours.Entry, e) == 0 {
+			continue
+		}
+		e = e.Clone()
+		r := merkle.Row{Position: s.Position(e.Key), Entry: e, Sum: s.hasher.Entry(e)}
+		final[string(e.Key)] = r
+		if ok {
+			fix.remove(ours)
+			if k, indexed := appendGarbageKey(nil, shard, s.tokens.Of(e.Key), ours.Entry); indexed {
+				batch.Delete(k)
+			}
+		}
+		fix.insert(r)
+		h.Changed++
+		batch.Set(appendDataKey(nil, shard, s.tokens.Of(e.Key), e.Key), lww.AppendRow(nil, e))
+		if k, indexed := appendGarbageKey(nil, shard, s.tokens.Of(e.Key), e); indexed {
+			batch.Set(k, nil)
+		}
+	}
+	var sum merkle.Syndrome
+	for _, r := range final {
+		sum = sum.Plus(merkle.SyndromeOf(r.Position, r.Sum.Fingerprint(0)))
+		rows.entries = append(rows.entries, r)
+	}
+	fix.leaves[leaf] = sum
+	return rows, nil
+}
+
+// deleteMalformed deletes the rows under a leaf that are no entries. It fails if the
+// engine cannot read the leaf.
+func (s *Store) deleteMalformed(shard int, leaf merkle.Node, batch Batch) error {
+	first, _ := leaf.First().Tokens(s.opts.Shards)
+	_, last := leaf.Last().Tokens(s.opts.Shards)
+	lower, upper := dataRange(shard, first, last)
+	return s.engine.Scan(lower, upper, func(k, v []byte) bool {
+		_, key, err := splitDataKey(k)
+		if err == nil {
+			_, err = lww.DecodeRow(key, v)
+		}
+		if err != nil {
+			batch.Delete(k)
+		}
+		return true
+	})
+}
+
+// replaceRows puts the rows of neighbouring leaves in place of what cannot be read.
+// The caller holds s.mu.
+func (s *Store) replaceRows(shard int, leaves []leafRows) error {
+	engine, ok := s.engine.(Replacer)
+	if !ok {
+		return fmt.Errorf("storage: rows of shard %d cannot be read, and this engine cannot replace them", shard)
+	}
+	type row struct{ key, value []byte }
+	var rows []row
+	for _, l := range leaves {
+		for _, r := range l.entries {
+			_, token := s.Locate(r.Entry.Key)
+			rows = append(rows, row{appendDataKey(nil, shard, token, r.Entry.Key), lww.AppendRow(nil, r.Entry)})
+		}
+	}
+	slices.SortFunc(rows, func(a, b row) int { return bytes.Compare(a.key, b.key) })
+	first, _ := leaves[0].leaf.First().Tokens(s.opts.Shards)
+	_, last := leaves[len(leaves)-1].leaf.Last().Tokens(s.opts.Shards)
+	lower, upper := dataRange(shard, first, last)
+	err := engine.Replace(lower, upper, func(set func(key, value []byte) error) error {
+		for _, r := range rows {
+			if err := set(r.key, r.value); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("storage: replacing rows of shard %d that cannot be read: %w", shard, err)
+	}
+	return nil
+}
+
+// treeFix is what is to become of the tree of a shard.
+type treeFix struct {
+	off        merkle.Digest // to be added to the totals
+	tombstones uint64
+	newest     hlc.Stamp
+	leaves     map[merkle.Node]merkle.Syndrome // what these leaves are to be
+}
+
+func (f *treeFix) insert(r merkle.Row) {
+	f.off = f.off.Plus(digestOf(r.Position, r.Sum))
+	f.newest = max(f.newest, r.Entry.Newest())
+	if r.Entry.Tombstone {
+		f.tombstones++
+	}
+}
+
+func (f *treeFix) remove(r merkle.Row) {
+	f.off = f.off.Minus(digestOf(r.Position, r.Sum))
+	if r.Entry.Tombstone {
+		f.tombstones--
+	}
+}
+
+// fixTree commits a batch together with leaves and totals that are set and not
+// derived from a write: it is the one place that knows how. The caller holds s.mu.
+func (s *Store) fixTree(shard int, batch Batch, fix treeFix) error {
+	sh := &s.shards[shard]
+	for leaf, syndrome := range fix.leaves {
+		putLeaf(batch, shard, leaf, syndrome)
+	}
+	t := s.totals(shard)
+	t.sum = t.sum.Plus(fix.off.Sum)
+	t.entries += fix.off.Count
+	t.tombstones += fix.tombstones
+	t.newest = max(t.newest, fix.newest)
+	batch.Set(appendTotalsKey(nil, shard), t.append(nil))
+	wait, err := s.engine.Commit(batch, true)
+	if err == nil {
+		err = wait()
+	}
+	if err != nil {
+		return s.commitFailed(err)
+	}
+	for leaf, syndrome := range fix.leaves {
+		sh.tree.Load(leaf, syndrome.Minus(sh.tree.LeafSyndrome(leaf)))
+	}
+	sh.tree.AdjustTotals(fix.off.Sum, fix.off.Count)
+	sh.tombstones, sh.newest, sh.splitAt = t.tombstones, t.newest, 0
+	s.stats.entries.Add(fix.off.Count)
+	s.stats.tombstones.Add(fix.tombstones)
+	return nil
+}
+
+// indexChunk is how many rows are made right at a time: the store takes no writes
+// meanwhile.
+const indexChunk = 256
+
+// HealIndex makes the garbage index of a shard that of its rows, and returns how many
+// of its rows were wrong or missing.
+func (s *Store) HealIndex(ctx context.Context, shard int) (wrong int, err error) {
+	// First what is there and should not be, then what should and is not.
+	lower, upper := garbageRange(shard)
+	err = s.inChunks(ctx, lower, upper, func(k, _ []byte) error {
+		const head = 1 + 2 + 8 // prefix, shard, stamp
+		if len(k) > head+8 {
+			token, key := ring.Token(binary.BigEndian.Uint64(k[head:])), k[head+8:]
+			e, found, err := s.entryAt(shard, token, key)
+			if err != nil {
+				return err
+			}
+			if found {
+				if want, ok := appendGarbageKey(nil, shard, token, e); ok && bytes.Equal(want, k) {
+					return nil
+				}
+			}
+		}
+		wrong++
+		return s.commitUnsynced(func(b Batch) { b.Delete(k) })
+	})
+	if err != nil {
+		return wrong, fmt.Errorf("storage: healing the garbage index of shard %d: %w", shard, err)
+	}
+	lower, upper = dataRange(shard, 0, ring.MaxToken)
+	err = s.inChunks(ctx, lower, upper, func(k, _ []byte) error {
+		token, key, err := splitDataKey(k)
+		if err != nil {
+			return err
+		}
+		e, found, err := s.entryAt(shard, token, key) // as it is by now
+		if err != nil || !found {
+			return err
+		}
+		want, ok := appendGarbageKey(nil, shard, token, e)
+		if !ok {
+			return nil
+		}
+		if _, found, err = s.engine.Get(want); err != nil || found {
+			return err
+		}
+		wrong++
+		return s.commitUnsynced(func(b Batch) { b.Set(want, nil) })
+	})
+	if err != nil {
+		return wrong, fmt.Errorf("storage: healing the garbage index of shard %d: %w", shard, err)
+	}
+	return wrong, s.Sync()
+}
+
+func (s *Store) entryAt(shard int, token ring.Token, key []byte) (e lww.Entry, found bool, err error) {
+	row, found, err := s.engine.Get(appendDataKey(nil, shard, token, key))
+	if err != nil || !found {
+		return e, false, err
+	}
+	e, err = lww.DecodeRow(key, row)
+	return e, err == nil, err
+}
+
+// inChunks visits rows a chunk at a time, with s.mu held.
+func (s *Store) inChunks(ctx context.Context, lower, upper []byte, visit func(k, v []byte) error) error {
+	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		var keys, values [][]byte
+		err := s.engine.Scan(lower, upper, func(k, v []byte) bool {
+			keys, values = append(keys, bytes.Clone(k)), append(values, bytes.Clone(v))
+			return len(keys) < indexChunk
+		})
+		if err != nil || len(keys) == 0 {
+			return err
+		}
+		if err := s.visitLocked(keys, values, visit); err != nil {
+			return err
+		}
+		lower = append(keys[len(keys)-1], 0)
+	}
+}
+
+func (s *Store) visitLocked(keys, values [][]byte, visit func(k, v []byte) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed != nil {
+		return s.failed
+	}
+	for i, k := range keys {
+		if err := visit(k, values[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// commitUnsynced commits a change of the index. The caller holds s.mu.
+func (s *Store) commitUnsynced(change func(Batch)) error {
+	b := s.engine.NewBatch()
+	change(b)
+	wait, err := s.engine.Commit(b, false)
+	if err == nil {
+		err = wait()
+	}
+	if err != nil {
+		return s.commitFailed(err)
+	}
+	return nil
+}
+
+// Parts divides findings so that each part has about as many leaves, and can be given
+// to Heal by itself. Unreadable neighbours stay together.
+func (f Findings) Parts(leaves int) (parts []Findings) {
+	unreadable := make(map[merkle.Node]bool, len(f.Unreadable))
+	for _, leaf := range f.Unreadable {
+		unreadable[leaf] = true
+	}
+	part := f // the totals are put right with the first one
+	part.Wrong, part.Unreadable = nil, nil
+	var last merkle.Node
+	for i, leaf := range f.Leaves() {
+		neighbours := i > 0 && unreadable[leaf] && unreadable[last] && leaf.First() == last.Last()+1
+		if n := len(part.Wrong) + len(part.Unreadable); n >= leaves && !neighbours {
+			parts = append(parts, part)
+			part = Findings{Shard: f.Shard, Err: f.Err}
+		}
+		if unreadable[leaf] {
+			part.Unreadable = append(part.Unreadable, leaf)
+		} else {
+			part.Wrong = append(part.Wrong, leaf)
+		}
+		last = leaf
+	}
+	return append(parts, part)
+}
