@@ -34,6 +34,9 @@ var (
 	// ErrUnavailable: fewer replicas of the key can be reached than the consistency
 	// asks for.
 	ErrUnavailable = errors.New("syntropy: too few replicas")
+	// ErrDiskFull: too few disks of the replicas have room for the write. Reads go on, and
+	// so do writes when there is space again.
+	ErrDiskFull = errors.New("syntropy: the disk is full")
 	// ErrUnknownOutcome: too few replicas confirmed a write in time.
 	ErrUnknownOutcome = errors.New("syntropy: the outcome is unknown")
 	// ErrShadowed: a write lost against a newer one and could not be put above it,
@@ -102,6 +105,7 @@ var sentinels = map[string]error{
 	node.CodeUnavailable: ErrUnavailable,
 	node.CodeTimeout:     ErrUnknownOutcome,
 	node.CodeStorage:     ErrFailed,
+	node.CodeDiskFull:    ErrDiskFull,
 	node.CodeFailed:      ErrFailed,
 }
 

@@ -66,3 +66,11 @@ func (db *DB) Roots(ctx context.Context, recompute bool) (report.Roots, error) {
 	r, err := db.core.node.Roots(ctx, recompute)
 	return r, db.explain(ctx, reading, err)
 }
+
+// Scrub reads every row of a node's disk, this one's unless the options say otherwise,
+// compares what they add up to with the trees, and returns when it is done. With Heal
+// it makes right what is wrong, from another replica.
+func (db *DB) Scrub(ctx context.Context, options report.ScrubOptions) (report.Scrub, error) {
+	s, err := db.core.node.Scrub(ctx, options)
+	return s, db.explain(ctx, reading, err)
+}

@@ -92,6 +92,15 @@ type Options struct {
 	// CacheBytes bounds the block cache, the most of this node's memory; zero is a
 	// default of the storage engine. Too small reads the disk for every write.
 	CacheBytes int64
+	// MinFreeBytes is the free space of the disk below which no writes are taken; reads
+	// go on. Zero is a share of the disk: a twentieth, within 256 MiB and 16 GiB, but at
+	// most a quarter. Too little leaves no room for compactions.
+	MinFreeBytes int64
+	// ScrubInterval is how often every row is read and compared with the trees, 168 h by
+	// default; negative is never. Rare finds rot late.
+	ScrubInterval time.Duration
+	// ScrubBytesPerSecond bounds how fast, 16 MiB by default.
+	ScrubBytesPerSecond int64
 	// Events are told what happens.
 	Events Events
 	// Logger gets what an operator should know; nil discards.
@@ -100,7 +109,10 @@ type Options struct {
 	ClockOffset time.Duration
 }
 
-const defaultRepairInterval = time.Hour
+const (
+	defaultRepairInterval = time.Hour
+	defaultScrubInterval  = 7 * 24 * time.Hour
+)
 
 // toNode checks the options and makes those of a node of them. On error the listener
 // is closed.
@@ -120,12 +132,17 @@ func (o *Options) toNode(dir string) (opts node.Options, err error) {
 		WriteConsistency: o.WriteConsistency, ReadConsistency: o.ReadConsistency,
 		RepairInterval: o.RepairInterval, NoHints: o.NoHints, NoReadRepair: o.NoReadRepair,
 		HintBytesMax: o.HintBytesMax, HintBytesPerSecond: o.HintBytesPerSecond, Events: o.Events.toNode(),
+		MinFreeBytes: o.MinFreeBytes, ScrubInterval: o.ScrubInterval, ScrubBytesPerSecond: o.ScrubBytesPerSecond,
 		SyncInterval: o.SyncInterval, ClockOffset: o.ClockOffset, CacheBytes: o.CacheBytes, Logger: o.Logger,
 	}
 	if o.RepairInterval == 0 {
 		opts.RepairInterval = defaultRepairInterval
 	}
 	opts.RepairInterval = max(0, opts.RepairInterval)
+	if o.ScrubInterval == 0 {
+		opts.ScrubInterval = defaultScrubInterval
+	}
+	opts.ScrubInterval = max(0, opts.ScrubInterval)
 	record, err := topology.RecordIn(dir)
 	if err != nil {
 		return opts, &Error{ErrInvalid, err}
@@ -167,6 +184,7 @@ func (o *Options) check(dir string) error {
 	}{
 		{"BootstrapExpect", int64(o.BootstrapExpect)}, {"HintBytesMax", o.HintBytesMax},
 		{"HintBytesPerSecond", o.HintBytesPerSecond}, {"CacheBytes", o.CacheBytes},
+		{"MinFreeBytes", o.MinFreeBytes}, {"ScrubBytesPerSecond", o.ScrubBytesPerSecond},
 	} {
 		if f.value < 0 {
 			errs = append(errs, fmt.Errorf("%s is %d: it must not be negative; 0 is the default", f.name, f.value))

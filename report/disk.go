@@ -82,7 +82,7 @@ type ScrubProblem struct {
 	TotalsWrong      bool       `json:"totals_wrong"`
 	IndexWrong       bool       `json:"index_wrong"` // the garbage index
 	Healed           bool       `json:"healed"`
-	From             hlc.NodeID `json:"from"` // the replica that it was healed from; 0: none was needed
+	From             hlc.NodeID `json:"from,omitempty"` // the replica that it was healed from; 0: none was needed
 	RowsChanged      int        `json:"rows_changed"`
 	Error            string     `json:"error"` // why rows cannot be read, or the shard not be healed
 }

@@ -38,6 +38,8 @@ type fakeNode struct {
 	key       string
 	recompute bool
 	batches   [][]admin.Row
+	scrub     report.Scrub
+	scrubbed  report.ScrubOptions
 	blocked   chan struct{} // closed when a repair runs that waits for its end
 }
 
@@ -63,6 +65,11 @@ func (f *fakeNode) CancelRepair(context.Context) (int, error) { return len(f.rep
 func (f *fakeNode) Roots(_ context.Context, recompute bool) (report.Roots, error) {
 	f.recompute = recompute
 	return f.roots, f.err
+}
+
+func (f *fakeNode) Scrub(_ context.Context, opts report.ScrubOptions) (report.Scrub, error) {
+	f.scrubbed = opts
+	return f.scrub, f.err
 }
 
 func (f *fakeNode) Load(_ context.Context, rows []admin.Row) error {
@@ -269,7 +276,7 @@ func TestHelpTeaches(t *testing.T) {
 			}
 			sub.Flags().VisitAll(func(f *pflag.Flag) {
 				name, _ := pflag.UnquoteUsage(f)
-				if !slices.Contains(strings.Fields("directory file name H:P H:P[@ZONE] number duration always|interval:D one|quorum|all on|off MiB port N S tsv|csv|jsonl stop|skip"), name) && f.Value.Type() != "bool" {
+				if !slices.Contains(strings.Fields("directory file name H:P H:P[@ZONE] number duration always|interval:D one|quorum|all on|off auto|MiB MiB port N S tsv|csv|jsonl stop|skip"), name) && f.Value.Type() != "bool" {
 					t.Errorf("%s: --%s takes %q: what is that?", path, f.Name, name)
 				}
 			})

@@ -126,6 +126,7 @@ Exit statuses, the same for all commands:
 		newInspect(a),
 		newRepair(a),
 		newRoots(a),
+		newScrub(a),
 		newImport(a),
 		newBench(a),
 		newVersion(a),

@@ -76,6 +76,9 @@ variable, and that over the file. "syntropy config" shows what counts.
 The ports carry no encryption and ask for no password in this version: keep them on
 loopback or on a network that you trust.
 
+A node whose disk is full takes no writes and goes on serving reads until there is space
+again. One whose disk fails a write or a sync stops, with status 1.
+
 Exit statuses: 0 stopped as asked; 1 it could not start or go on; 2 usage.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -183,6 +186,7 @@ func openOptions(c *config.Config, peers net.Listener, log *slog.Logger) *syntro
 		WriteConsistency: c.WriteConsistency, ReadConsistency: c.ReadConsistency,
 		RepairInterval: cmp.Or(c.RepairInterval, -1), NoHints: !c.HintedHandoff, NoReadRepair: !c.ReadRepair,
 		HintBytesMax: c.HintBytesMax, HintBytesPerSecond: c.HintBytesPerSec,
+		MinFreeBytes: c.MinFree, ScrubInterval: cmp.Or(c.ScrubInterval, -1), ScrubBytesPerSecond: c.ScrubBytesPerSec,
 		SyncInterval: c.SyncInterval, ClockOffset: c.ClockOffset, CacheBytes: c.CacheBytes, Logger: log,
 	}
 	number := func(name string, to *int, value int) {
@@ -204,6 +208,10 @@ func openOptions(c *config.Config, peers net.Listener, log *slog.Logger) *syntro
 	span("max-clock-skew", &o.MaxClockSkew, c.Cluster.MaxClockSkew)
 	return o
 }
+
+// closeTimeout is how long a node may take to close after that: longer than any
+// request, and than a memtable takes to become a table.
+const closeTimeout = 30 * time.Second
 
 // drainTimeout is how long the requests that are running may take to end.
 const drainTimeout = 10 * time.Second
@@ -243,5 +251,20 @@ func serveDoors(ctx context.Context, db *syntropy.DB, clients, operators net.Lis
 			failure = err
 		}
 	}
-	return errors.Join(failure, db.Close())
+	return errors.Join(failure, closeWithin(db, closeTimeout))
+}
+
+// closeWithin closes a node. A disk that does not answer must not keep the process
+// from ending.
+func closeWithin(db *syntropy.DB, limit time.Duration) error {
+	closed := make(chan error, 1)
+	go func() { closed <- db.Close() }()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case err := <-closed:
+		return err
+	case <-timer.C:
+		return fmt.Errorf("the disk did not answer for %v: this process ends without closing its files", limit)
+	}
 }

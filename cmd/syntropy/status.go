@@ -39,6 +39,9 @@ is not let back in with the data it has.
           end
   CLOCK   its clock minus the clock of the node that answered
 
+What is wrong with the disk of a node stands below the table: that it is full or slow,
+files that have rotted, and what is in quarantine for it.
+
 Below, what the node that answered has done since it started: for writes that replicas
 missed (hints), for stale replicas that reads came across (read repairs), and in
 sessions (anti-entropy): how many began on schedule, the keys that they moved, and the
@@ -107,6 +110,7 @@ func (a *app) printStatus(st report.Status) {
 		nodes.row(row...)
 	}
 	nodes.print(a.out, a.colour)
+	a.printDisks(st.Nodes)
 
 	if len(st.Pairs) > 0 {
 		fmt.Fprintln(a.out)
@@ -130,6 +134,37 @@ func (a *app) printStatus(st report.Status) {
 		count(c.HintsKept), count(c.HintsDelivered), count(c.HintsExpired), count(c.HintsDropped), count(c.HintsRejected), count(c.ReadRepairs))
 	fmt.Fprintf(a.out, "anti-entropy: %s, %s pulled, %s pushed, %s read\n",
 		plural(c.SessionsScheduled, "scheduled session"), plural(c.KeysPulled, "key"), count(c.KeysPushed), plural(c.RowsReadByRepair, "row"))
+}
+
+// printDisks tells what is wrong with the disks of nodes, and nothing if nothing is.
+func (a *app) printDisks(nodes []report.NodeStatus) {
+	first := true
+	trouble := func(n report.NodeStatus, format string, args ...any) {
+		if first {
+			fmt.Fprintln(a.out)
+		}
+		first = false
+		a.printLong(fmt.Sprintf("%v: ", n.Node)+fmt.Sprintf(format, args...), red)
+	}
+	for _, n := range nodes {
+		d := n.Disk
+		if d == nil {
+			continue
+		}
+		if d.Full {
+			trouble(n, "the disk is full: it takes no writes, and serves reads (%s of %s free, %s are kept free)",
+				size(int64(d.FreeBytes)), size(int64(d.TotalBytes)), size(int64(d.ReservedBytes)))
+		}
+		if d.SlowSeconds > 0 {
+			trouble(n, "the disk is slow: it has not answered for %s (%s)", span(seconds(d.SlowSeconds)), d.SlowFile)
+		}
+		for _, r := range d.Rot {
+			trouble(n, "rot in %s, found %s: %s", r.File, r.Since.UTC().Format("2006-01-02 15:04:05 UTC"), r.Error)
+		}
+		for _, q := range d.Quarantined {
+			trouble(n, "in quarantine since %s: shard %d, tokens %s to %s: %s", q.Since.UTC().Format("2006-01-02 15:04:05 UTC"), q.Shard, q.FromToken, q.ToToken, q.Reason)
+		}
+	}
 }
 
 // known prints a number that may be unknown (-1).

@@ -33,6 +33,7 @@ type fakeNode struct {
 	key       []byte
 	recompute bool
 	rows      []Row
+	scrubbed  report.ScrubOptions
 }
 
 func (f *fakeNode) Status(context.Context) (report.Status, error) {
@@ -62,6 +63,13 @@ func (f *fakeNode) Roots(_ context.Context, recompute bool) (report.Roots, error
 	defer f.mu.Unlock()
 	f.recompute = recompute
 	return report.Roots{Equal: true, Recomputed: recompute, Shards: []report.ShardRoots{{Shard: 3}}}, f.err
+}
+
+func (f *fakeNode) Scrub(_ context.Context, opts report.ScrubOptions) (report.Scrub, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.scrubbed = opts
+	return report.Scrub{Node: opts.Node, Shards: 1}, f.err
 }
 
 func (f *fakeNode) Load(_ context.Context, rows []Row) error {
@@ -123,6 +131,10 @@ func TestClientAndServerUnderstandEachOther(t *testing.T) {
 	}
 	if got := <-asked; got.Node != hlc.NodeID(3) || *got.Shard != 0 || !got.DryRun || !got.Explain || !got.NoWait {
 		t.Errorf("repair was asked with %+v", got)
+	}
+	scrub := report.ScrubOptions{Node: 2, Shard: new(int), Heal: true}
+	if got, err := c.Scrub(ctx, scrub); err != nil || got.Node != 2 || !f.scrubbed.Heal || f.scrubbed.Shard == nil {
+		t.Errorf("Scrub: %+v, %v, the node was asked %+v", got, err, f.scrubbed)
 	}
 	if n, err := c.CancelRepair(ctx); n != 2 || err != nil {
 		t.Errorf("cancel: %d, %v", n, err)

@@ -112,6 +112,16 @@ func (c *Client) Roots(ctx context.Context, recompute bool) (report.Roots, error
 	return ask[report.Roots](ctx, c, 0, http.MethodGet, path, nil)
 }
 
+// Scrub has a node compare its disk with its trees and returns when it is done. When
+// ctx ends the node stops.
+func (c *Client) Scrub(ctx context.Context, opts report.ScrubOptions) (report.Scrub, error) {
+	body, err := json.Marshal(opts)
+	if err != nil {
+		return report.Scrub{}, err
+	}
+	return ask[report.Scrub](ctx, c, 0, http.MethodPost, "/v1/scrub", body)
+}
+
 // Load writes rows. After an error some of them may be written; loading the
 // same rows again is safe.
 func (c *Client) Load(ctx context.Context, rows []Row) error {

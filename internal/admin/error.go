@@ -62,7 +62,7 @@ func newError(status int, code, format string, args ...any) *Error {
 // notNow are the conditions in which a node, or its cluster, cannot do what it may do
 // later, or another node now.
 var notNow = []error{
-	syntropy.ErrNotReady, syntropy.ErrStale, syntropy.ErrClock, syntropy.ErrUnavailable, syntropy.ErrClosed,
+	syntropy.ErrNotReady, syntropy.ErrStale, syntropy.ErrClock, syntropy.ErrUnavailable, syntropy.ErrDiskFull, syntropy.ErrClosed,
 }
 
 // toError chooses the answer for an error of a Node.

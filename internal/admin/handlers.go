@@ -23,6 +23,7 @@ var routes = []route{
 	{method: "POST", path: "/v1/repair", handler: (*Server).repair, long: true},
 	{method: "POST", path: "/v1/repair/cancel", handler: (*Server).cancelRepair},
 	{method: "GET", path: "/v1/roots", handler: (*Server).roots, long: true},
+	{method: "POST", path: "/v1/scrub", handler: (*Server).scrub, long: true},
 	{method: "POST", path: "/v1/load", handler: (*Server).load},
 	{method: "GET", path: "/healthz", handler: (*Server).healthz},
 }
@@ -84,6 +85,19 @@ func (s *Server) repair(w http.ResponseWriter, r *http.Request) (any, error) {
 	}
 	reports, err := s.node.Repair(r.Context(), opts)
 	return list(reports), err
+}
+
+func (s *Server) scrub(w http.ResponseWriter, r *http.Request) (any, error) {
+	var opts report.ScrubOptions
+	if err := readOptions(w, r, &opts); err != nil {
+		return nil, err
+	}
+	if opts.Shard != nil && *opts.Shard < 0 {
+		return nil, BadRequest("shard %d: shards are counted from 0", *opts.Shard)
+	}
+	out, err := s.node.Scrub(r.Context(), opts)
+	out.Problems = list(out.Problems)
+	return out, err
 }
 
 func (s *Server) cancelRepair(w http.ResponseWriter, r *http.Request) (any, error) {

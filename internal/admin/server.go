@@ -23,6 +23,7 @@ type Node interface {
 	// CancelRepair stops the repairs that run and tells how many there were.
 	CancelRepair(ctx context.Context) (int, error)
 	Roots(ctx context.Context, recompute bool) (report.Roots, error)
+	Scrub(ctx context.Context, opts report.ScrubOptions) (report.Scrub, error)
 	// Load writes rows as a client would. After an error some of them may be
 	// written; loading the same rows again is safe.
 	Load(ctx context.Context, rows []Row) error

@@ -106,6 +106,40 @@ func readRepairInterval(c *Config, s string) error {
 	return nil
 }
 
+const (
+	// scrubIntervalMin: more often, a node reads its disk all the time.
+	scrubIntervalMin = time.Minute
+	// scrubIntervalMax is beyond the life of a disk.
+	scrubIntervalMax = 10 * 365 * 24 * time.Hour
+)
+
+func readScrubInterval(c *Config, s string) error {
+	if s == "off" {
+		c.ScrubInterval = 0
+		return nil
+	}
+	d, err := parseDuration(s)
+	if err != nil {
+		return fmt.Errorf("%w; or off", err)
+	}
+	if d != 0 && (d < scrubIntervalMin || d > scrubIntervalMax) {
+		return fmt.Errorf("give from %v to %.0fh, or off", scrubIntervalMin, scrubIntervalMax.Hours())
+	}
+	c.ScrubInterval = d
+	return nil
+}
+
+func readMinFree(c *Config, s string) error {
+	if s == "auto" {
+		c.MinFree = 0
+		return nil
+	}
+	if err := mebibytes(func(c *Config) *int64 { return &c.MinFree }, 1, mebibytesMax)(c, []string{s}); err != nil {
+		return fmt.Errorf("%w; or auto", err)
+	}
+	return nil
+}
+
 func readSync(c *Config, s string) error {
 	if s == "always" {
 		c.SyncInterval = 0

@@ -74,8 +74,13 @@ type Config struct {
 
 	SyncInterval time.Duration // 0: durable before each OK
 	CacheBytes   int64
-	Verbose      bool
-	ClockOffset  time.Duration // for fault tests
+	MinFree      int64 // of the disk, below which no writes are taken; 0: by its size
+
+	ScrubInterval    time.Duration // 0: never
+	ScrubBytesPerSec int64
+
+	Verbose     bool
+	ClockOffset time.Duration // for fault tests
 
 	Cluster topology.Settings
 

@@ -147,6 +147,32 @@ can have the same list. A node that is in a cluster remembers the other members 
 		High:  "More than the machine has: it swaps, or is killed.",
 		read:  mebibytes(func(c *Config) *int64 { return &c.CacheBytes }, cacheMiBMin, mebibytesMax),
 	}, {
+		Name: "min-free-mib", Takes: "auto|MiB", Default: "auto",
+		Usage: "free disk space below which no writes are taken",
+		Doc: "How much of the disk under `data-dir` is kept free: below it this node refuses writes, and goes on serving reads; a quarter above it, it takes writes again by itself. " +
+			"`auto`: a twentieth of the disk, within 256 MiB and 16 GiB, but at most a quarter of it.",
+		Range: "1 to " + strconv.Itoa(mebibytesMax) + " MiB, or `auto`",
+		Low:   "Too little: compactions find no room, what was deleted is not freed, and the disk is really full.",
+		High:  "Too much: writes are refused while there is room.",
+		read:  one(readMinFree),
+	}, {
+		Name: "scrub-interval", Takes: "duration", Default: "168h",
+		Usage: "compare all rows with the trees once in this; or off",
+		Doc: "Every row on this node's disk is read once in this time, in the background, and compared with the Merkle trees; what has rotted is put into quarantine and healed from another replica. " +
+			"`off` or 0: only what reads and comparisons come across is found, and what `syntropy scrub` finds.",
+		Range: "a duration from 1m to 87600h, or `off`",
+		Low:   "Minutes: the disk is read all the time, at `scrub-rate-mib`.",
+		High:  "Months: what rots on one disk may have rotted on another one as well before it is found.",
+		read:  one(readScrubInterval),
+	}, {
+		Name: "scrub-rate-mib", Takes: "MiB", Default: "16",
+		Usage: "of rows read by such a scrub, per second",
+		Doc:   "How fast the scrub in the background reads, per second. What there is reason to doubt, and what `syntropy scrub` asks for, is read as fast as the disk can.",
+		Range: "1 to " + strconv.Itoa(mebibytesMax) + " MiB per second",
+		Low:   "Too slow: a scrub does not come to its end within `scrub-interval`.",
+		High:  "Too fast: reads of clients wait for the disk.",
+		read:  mebibytes(func(c *Config) *int64 { return &c.ScrubBytesPerSec }, 1, mebibytesMax),
+	}, {
 		Name: "verbose", Takes: "on|off", Default: "off", Switch: true,
 		Usage: "log every connection and the storage engine's doings",
 		Doc:   "Whether the log, on stderr, also tells of every connection and of what the storage engine does.",

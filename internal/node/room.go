@@ -2,7 +2,9 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -183,4 +185,19 @@ func (p *peer) hasNoRoom() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.full
+}
+
+// unwritten is the error of a write that was sent. That a disk is full is why one
+// replica did not take it, and says nothing of the others; where there is no other,
+// nothing was written.
+func (r *replica) unwritten(err error) error {
+	var unknown *coordinator.UnknownError
+	var full *Error
+	if !errors.As(err, &unknown) || !errors.As(err, &full) || full.code != CodeDiskFull {
+		return coordinated(err)
+	}
+	if len(r.layout().table.Replicas(unknown.Shard)) == 1 && unknown.Got == 0 && slices.Contains(unknown.Missing, r.self) {
+		return &Error{CodeDiskFull, "nothing was written: " + full.text}
+	}
+	return &Error{CodeTimeout, err.Error()}
 }

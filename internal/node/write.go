@@ -154,7 +154,7 @@ func (r *replica) write(client context.Context, level coordinator.Level, ms []co
 	run.mu.Lock()
 	defer run.mu.Unlock()
 	if run.err != nil {
-		return nil, coordinated(run.err)
+		return nil, r.unwritten(run.err)
 	}
 	return w.Results(), nil
 }
