@@ -64,7 +64,7 @@ func (s *Snapshot) Scrub(ctx context.Context, shard int, read func(bytes int) er
 			readable := func(n merkle.Node, visit func(merkle.Row)) error {
 				return s.Rows(n, func(r merkle.Row) bool { visit(r); return true })
 			}
-			if bad := salvage(leaf, salvageBits, readable, func(r merkle.Row) { sum.add(r) }); bad != nil {
+			if bad := salvage(leaf, readable, func(r merkle.Row) { sum.add(r) }); bad != nil {
 				f.Unreadable = append(f.Unreadable, leaf)
 				if f.Err == nil {
 					f.Err = bad
@@ -159,39 +159,64 @@ func garbageRange(shard int) (lower, upper []byte) {
 }
 
 // salvageBits is how far below a leaf it is tried to read around what cannot be read:
-// in sixteen parts. A rotten block usually is as long as some leaves, and whatever is
-// left out is on the other replicas.
-const salvageBits = 4
+// in eighths. A rotten block usually is as long as some leaves, whatever is left out is
+// on the other replicas, and the engine takes its time over each read that fails.
+const salvageBits = 3
 
-// salvage visits the rows under a node of those of its parts that can be read as a
-// whole, and returns why the first one could not. The entries are valid after the
-// call.
-func salvage(n merkle.Node, bits int, rows func(merkle.Node, func(merkle.Row)) error, visit func(merkle.Row)) error {
-	var part []merkle.Row
-	err := rows(n, func(r merkle.Row) {
-		r.Entry = r.Entry.Clone()
-		part = append(part, r)
-	})
+// salvage visits what can be read of the rows under a node that cannot be read as a
+// whole: those before the first one that cannot, and those of a last part. It returns
+// why the rest cannot be read. The entries are valid after the call.
+func salvage(n merkle.Node, rows func(merkle.Node, func(merkle.Row)) error, visit func(merkle.Row)) error {
+	cloned := func(r merkle.Row) { r.Entry = r.Entry.Clone(); visit(r) }
+	err := rows(n, cloned)
 	if err == nil {
-		for _, r := range part {
-			visit(r)
-		}
 		return nil
 	}
-	if bits == 0 || int(n.Bits) == merkle.MaxBits {
-		return err
+	// From the end, the largest part that can be read: if the last eighth cannot, it is
+	// not worth more tries.
+	part := n
+	for range min(salvageBits, merkle.MaxBits-int(n.Bits)) {
+		part = part.Down(1, 1)
 	}
-	left := salvage(n.Down(1, 0), bits-1, rows, visit)
-	right := salvage(n.Down(1, 1), bits-1, rows, visit)
-	return errors.Join(left, right)
+	for ; part != n; part = part.Up(1) {
+		var read []merkle.Row
+		if rows(part, func(r merkle.Row) { r.Entry = r.Entry.Clone(); read = append(read, r) }) != nil {
+			break
+		}
+		if up := part.Up(1); up != n && rows(up, func(merkle.Row) {}) == nil {
+			continue // the larger part will do
+		}
+		for _, r := range read {
+			visit(r)
+		}
+		break
+	}
+	return err
 }
 
 // Replacer is an Engine that can replace a range of rows without reading it.
 type Replacer interface {
 	// Replace puts rows, ascending, in place of everything in [lower, upper), in one
-	// step and durably. Snapshots that are open may show that range without rows.
+	// step and durably. It fails with *WiderError, and changes nothing, where what
+	// cannot be read reaches over an end of the range. Snapshots that are open may
+	// show the range without rows.
 	Replace(lower, upper []byte, rows func(set func(key, value []byte) error) error) error
 }
+
+// WiderError reports rows that cannot be read next to a range that was to be replaced:
+// they have to be replaced together.
+type WiderError struct {
+	Below, Above bool // the range
+	Err          error
+}
+
+// Error says what cannot be read.
+func (e *WiderError) Error() string {
+	return "what cannot be read goes on next to the rows that were to be replaced: " + e.Err.Error()
+}
+
+// Unwrap returns what cannot be read.
+func (e *WiderError) Unwrap() error { return e.Err }
 
 // ErrChanged is returned by Heal when leaves were split or merged since the scrub.
 var ErrChanged = errors.New("storage: the tree has changed its shape since it was scrubbed")
@@ -202,62 +227,73 @@ type Healed struct {
 	Changed int // rows that were replaced or added
 }
 
-// Heal makes the leaves that a scrub found bad hold what can be read of them merged
-// with the rows of another replica, theirs, which must be all those that it holds
-// under these leaves; then tree, totals and index are made to match. Of two rows with
-// one version theirs counts: that is how a row that rotted in place is recognised.
+// Heal makes the leaves that scrubs found bad, of different shards, hold what can be
+// read of them merged with the rows of another replica, theirs, which must be all those
+// that it holds under these leaves; then tree, totals and index are made to match. Of
+// two rows with one version theirs counts: that is how a row that rotted in place is
+// recognised.
 //
 // Without theirs, it accepts what can be read as the truth, and forgets the rest.
 //
+// Where a block that cannot be read holds rows of two shards, they have to be healed
+// together: then the error wraps *WiderError.
+//
 // The store takes no writes meanwhile. After a crash in the middle the leaves are
 // still wrong, and are to be scrubbed again: the owner keeps that on record.
-func (s *Store) Heal(f Findings, theirs []lww.Entry) (h Healed, err error) {
+func (s *Store) Heal(theirs []lww.Entry, findings ...Findings) (h Healed, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failed != nil {
 		return h, s.failed
 	}
-	tree := s.shards[f.Shard].tree
 	others := make(map[merkle.Node][]lww.Entry)
 	for _, e := range theirs {
-		if shard, _ := s.Locate(e.Key); shard == f.Shard {
-			leaf := tree.Leaf(s.Position(e.Key))
-			others[leaf] = append(others[leaf], e)
-		}
+		shard, _ := s.Locate(e.Key)
+		leaf := s.shards[shard].tree.Leaf(s.Position(e.Key))
+		others[leaf] = append(others[leaf], e)
 	}
-	// What the rows add up to, less what the tree says, is not changed by any write
-	// since the scrub; what healing changes is added below.
-	fix := treeFix{
-		off:        f.Rows.Minus(f.Tree),
-		tombstones: f.TombstonesRows - f.TombstonesTree,
-		leaves:     make(map[merkle.Node]merkle.Syndrome),
-	}
-	batch := s.engine.NewBatch()
+	slices.SortFunc(findings, func(a, b Findings) int { return a.Shard - b.Shard })
+	fixes, batches := make([]treeFix, len(findings)), make([]Batch, len(findings))
 	var unread []leafRows
-	for _, leaf := range f.Leaves() {
-		if !tree.IsLeaf(leaf) {
-			return h, ErrChanged
+	for i, f := range findings {
+		// What the rows add up to, less what the tree says, is not changed by any write
+		// since the scrub; what healing changes is added below.
+		fixes[i] = treeFix{
+			off:        f.Rows.Minus(f.Tree),
+			tombstones: f.TombstonesRows - f.TombstonesTree,
+			leaves:     make(map[merkle.Node]merkle.Syndrome),
 		}
-		rows, err := s.mergeLeaf(leaf, others[leaf], batch, &fix, &h)
-		if err != nil {
-			return h, err
+		batches[i] = s.engine.NewBatch()
+		for _, leaf := range f.Leaves() {
+			if !s.shards[f.Shard].tree.IsLeaf(leaf) {
+				return h, ErrChanged
+			}
+			rows, err := s.mergeLeaf(leaf, others[leaf], batches[i], &fixes[i], &h)
+			if err != nil {
+				return h, err
+			}
+			if rows.unreadable {
+				unread = append(unread, rows)
+			}
+			h.Leaves++
 		}
-		if rows.unreadable {
-			unread = append(unread, rows)
-		}
-		h.Leaves++
 	}
 	for len(unread) > 0 { // neighbours together: a rotten block must not be cut in two
 		n := 1
 		for n < len(unread) && unread[n].leaf.First() == unread[n-1].leaf.Last()+1 {
 			n++
 		}
-		if err := s.replaceRows(f.Shard, unread[:n]); err != nil {
+		if err := s.replaceRows(unread[:n]); err != nil {
 			return h, err
 		}
 		unread = unread[n:]
 	}
-	return h, s.fixTree(f.Shard, batch, fix)
+	for i, f := range findings {
+		if err := s.fixTree(f.Shard, batches[i], fixes[i]); err != nil {
+			return h, err
+		}
+	}
+	return h, nil
 }
 
 // leafRows is what a leaf is to hold.
@@ -279,7 +315,7 @@ func (s *Store) mergeLeaf(leaf merkle.Node, theirs []lww.Entry, batch Batch, fix
 			return true
 		})
 	}
-	bad := salvage(leaf, salvageBits, read, func(r merkle.Row) { held[string(r.Entry.Key)] = r })
+	bad := salvage(leaf, read, func(r merkle.Row) { held[string(r.Entry.Key)] = r })
 	if bad != nil { // rows that are no entries can be deleted, and others only be replaced
 		rows.unreadable = s.deleteMalformed(shard, leaf, batch) != nil
 	}
@@ -337,23 +373,25 @@ func (s *Store) deleteMalformed(shard int, leaf merkle.Node, batch Batch) error 
 
 // replaceRows puts the rows of neighbouring leaves in place of what cannot be read.
 // The caller holds s.mu.
-func (s *Store) replaceRows(shard int, leaves []leafRows) error {
+func (s *Store) replaceRows(leaves []leafRows) error {
 	engine, ok := s.engine.(Replacer)
 	if !ok {
-		return fmt.Errorf("storage: rows of shard %d cannot be read, and this engine cannot replace them", shard)
+		return errors.New("storage: there are rows that cannot be read, and this engine cannot replace them")
 	}
 	type row struct{ key, value []byte }
 	var rows []row
 	for _, l := range leaves {
 		for _, r := range l.entries {
-			_, token := s.Locate(r.Entry.Key)
+			shard, token := s.Locate(r.Entry.Key)
 			rows = append(rows, row{appendDataKey(nil, shard, token, r.Entry.Key), lww.AppendRow(nil, r.Entry)})
 		}
 	}
 	slices.SortFunc(rows, func(a, b row) int { return bytes.Compare(a.key, b.key) })
-	first, _ := leaves[0].leaf.First().Tokens(s.opts.Shards)
-	_, last := leaves[len(leaves)-1].leaf.Last().Tokens(s.opts.Shards)
-	lower, upper := dataRange(shard, first, last)
+	first, last := leaves[0].leaf.First(), leaves[len(leaves)-1].leaf.Last()
+	from, _ := first.Tokens(s.opts.Shards)
+	_, to := last.Tokens(s.opts.Shards)
+	lower, _ := dataRange(first.Shard(s.opts.Shards), from, from)
+	_, upper := dataRange(last.Shard(s.opts.Shards), to, to)
 	err := engine.Replace(lower, upper, func(set func(key, value []byte) error) error {
 		for _, r := range rows {
 			if err := set(r.key, r.value); err != nil {
@@ -363,7 +401,7 @@ func (s *Store) replaceRows(shard int, leaves []leafRows) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("storage: replacing rows of shard %d that cannot be read: %w", shard, err)
+		return fmt.Errorf("storage: replacing rows that cannot be read: %w", err)
 	}
 	return nil
 }
@@ -426,7 +464,7 @@ func (s *Store) fixTree(shard int, batch Batch, fix treeFix) error {
 const indexChunk = 256
 
 // HealIndex makes the garbage index of a shard that of its rows, and returns how many
-// of its rows were wrong or missing.
+// of its rows were wrong or missing; where it cannot be read, it is written anew.
 func (s *Store) HealIndex(ctx context.Context, shard int) (wrong int, err error) {
 	// First what is there and should not be, then what should and is not.
 	lower, upper := garbageRange(shard)
@@ -447,6 +485,16 @@ func (s *Store) HealIndex(ctx context.Context, shard int) (wrong int, err error)
 		wrong++
 		return s.commitUnsynced(func(b Batch) { b.Delete(k) })
 	})
+	if err != nil && ctx.Err() == nil {
+		n, replaced := s.replaceIndex(shard, shard)
+		if wider := (*WiderError)(nil); errors.As(replaced, &wider) {
+			n, replaced = s.replaceIndex(0, s.opts.Shards-1)
+		}
+		if replaced != nil {
+			return wrong, fmt.Errorf("storage: the garbage index of shard %d can neither be read nor be replaced: %w; %w", shard, err, replaced)
+		}
+		return n, nil
+	}
 	if err != nil {
 		return wrong, fmt.Errorf("storage: healing the garbage index of shard %d: %w", shard, err)
 	}
@@ -474,6 +522,43 @@ func (s *Store) HealIndex(ctx context.Context, shard int) (wrong int, err error)
 		return wrong, fmt.Errorf("storage: healing the garbage index of shard %d: %w", shard, err)
 	}
 	return wrong, s.Sync()
+}
+
+// replaceIndex writes the index of some shards anew, from their rows. The store takes no
+// writes meanwhile.
+func (s *Store) replaceIndex(first, last int) (rows int, err error) {
+	engine, ok := s.engine.(Replacer)
+	if !ok {
+		return 0, errors.New("this engine cannot replace rows")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed != nil {
+		return 0, s.failed
+	}
+	var keys [][]byte
+	for shard := first; shard <= last; shard++ {
+		err := scan(s.engine, shard, 0, ring.MaxToken, func(t ring.Token, e lww.Entry) bool {
+			if k, ok := appendGarbageKey(nil, shard, t, e); ok {
+				keys = append(keys, k)
+			}
+			return true
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	slices.SortFunc(keys, bytes.Compare)
+	lower, _ := garbageRange(first)
+	_, upper := garbageRange(last)
+	return len(keys), engine.Replace(lower, upper, func(set func(key, value []byte) error) error {
+		for _, k := range keys {
+			if err := set(k, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 func (s *Store) entryAt(shard int, token ring.Token, key []byte) (e lww.Entry, found bool, err error) {

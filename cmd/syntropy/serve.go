@@ -213,6 +213,9 @@ func openOptions(c *config.Config, peers net.Listener, log *slog.Logger) *syntro
 // request, and than a memtable takes to become a table.
 const closeTimeout = 30 * time.Second
 
+// failedTimeout is how long either may take on a node that has failed.
+const failedTimeout = 3 * time.Second
+
 // drainTimeout is how long the requests that are running may take to end.
 const drainTimeout = 10 * time.Second
 
@@ -237,7 +240,11 @@ func serveDoors(ctx context.Context, db *syntropy.DB, clients, operators net.Lis
 	case failure = <-broken:
 		served++
 	}
-	drain, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	drainFor, closeFor := drainTimeout, closeTimeout
+	if failure != nil { // a disk that failed may hold up requests for ever
+		drainFor, closeFor = failedTimeout, failedTimeout
+	}
+	drain, cancel := context.WithTimeout(context.Background(), drainFor)
 	defer cancel()
 	// Clients and operators first: what they have begun still needs the peers.
 	if err := redis.Shutdown(drain); err != nil {
@@ -251,7 +258,7 @@ func serveDoors(ctx context.Context, db *syntropy.DB, clients, operators net.Lis
 			failure = err
 		}
 	}
-	return errors.Join(failure, closeWithin(db, closeTimeout))
+	return errors.Join(failure, closeWithin(db, closeFor))
 }
 
 // closeWithin closes a node. A disk that does not answer must not keep the process

@@ -144,6 +144,7 @@ type cluster struct {
 	interval          time.Duration
 	events            Events
 	hintBytes         int64
+	disk              func(*member) (pebblestore.DiskState, error) // nil: the real ones
 }
 
 // slowDisk is a disk that stops answering when it is told to.
@@ -263,7 +264,12 @@ func startCluster(t *testing.T, n int, settings topology.Settings) *cluster {
 }
 
 func (m *member) options() Options {
+	var disk func() (pebblestore.DiskState, error)
+	if m.c.disk != nil {
+		disk = func() (pebblestore.DiskState, error) { return m.c.disk(m) }
+	}
 	return Options{
+		disk:    disk,
 		DataDir: m.dir, PeerAddr: m.addr, Join: m.join, BootstrapExpect: m.expect, Settings: m.c.settings,
 		ClockOffset: m.offset, CacheBytes: 1 << 20, NoHints: !m.c.hints, NoReadRepair: !m.c.readRepair,
 		RepairInterval: m.c.interval, Zone: m.zone, Events: m.c.events, HintBytesMax: m.c.hintBytes, wrap: m.wrap,

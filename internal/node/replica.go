@@ -362,6 +362,7 @@ func (r *replica) peerUp(p *peer, ack *peerpb.HelloAck) {
 	r.cleared()
 	p.wakeReplay()
 	r.schedule.reconsider()
+	r.scrubber.again()
 	r.node.opts.Events.peerUp(p.id)
 }
 

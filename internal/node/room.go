@@ -124,6 +124,17 @@ func (m *room) isFull() error {
 	return m.refusal()
 }
 
+// stuck returns the refusal if the disk has no room for anything: then a node cannot
+// even store how far its clock may go, and must stamp no writes for others either.
+func (m *room) stuck() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.full || m.disk.Waiting == 0 {
+		return nil
+	}
+	return &Error{CodeDiskFull, "nothing was written: " + m.refusal().Error() + "; ask another node meanwhile"}
+}
+
 func (m *room) state() (disk pebblestore.DiskState, full bool, since time.Time, reserved uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

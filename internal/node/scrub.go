@@ -364,38 +364,19 @@ func (s *scrubber) forget(shard int) {
 	}
 }
 
-// heal brings the leaves that are wrong in line with another replica.
+// heal brings the leaves that are wrong in line with another replica. A block that
+// cannot be read may hold rows of the shards before and after; then they are healed
+// together.
 func (s *scrubber) heal(ctx context.Context, f storage.Findings, alone bool, problem *report.ScrubProblem) error {
-	from := hlc.NodeID(0)
-	if len(f.Leaves()) > 0 {
-		replicas := s.r.layout().table.Replicas(f.Shard)
-		switch {
-		case len(replicas) > 1 || !slices.Contains(replicas, s.r.self):
-		case !alone:
-			return errors.New("this is the only replica, so there is none to heal it from: syntropy scrub --heal accepts what can be read, and forgets the rest")
-		}
-		if len(replicas) > 1 {
-			if from = s.source(f.Shard); from == 0 {
-				return errors.New("no other replica of the shard is up and well: it is healed when one is")
-			}
-		}
-	}
 	for _, part := range f.Parts(healLeaves) {
-		var theirs []lww.Entry
-		if from != 0 {
-			var err error
-			if theirs, err = s.r.fetch(ctx, from, f.Shard, part.Leaves()); err != nil {
-				return fmt.Errorf("reading the rows of %v: %w", from, err)
-			}
+		err := s.healTogether(ctx, []storage.Findings{part}, alone, problem)
+		var wider *storage.WiderError
+		if errors.As(err, &wider) {
+			return s.healWider(ctx, f.Shard, wider, alone, problem)
 		}
-		if err := s.r.room.take(entriesBytes(theirs), time.Now()); err != nil {
-			return err
-		}
-		h, err := s.r.store.Heal(part, theirs)
 		if err != nil {
 			return err
 		}
-		problem.From, problem.RowsChanged = from, problem.RowsChanged+h.Changed
 	}
 	if f.IndexWrong {
 		if _, err := s.r.store.HealIndex(ctx, f.Shard); err != nil {
@@ -405,16 +386,79 @@ func (s *scrubber) heal(ctx context.Context, f storage.Findings, alone bool, pro
 	return nil
 }
 
-// source chooses the replica to heal a shard from.
-func (s *scrubber) source(shard int) hlc.NodeID {
+// healWider heals a shard with as many of its neighbours as it takes.
+func (s *scrubber) healWider(ctx context.Context, shard int, wider *storage.WiderError, alone bool, problem *report.ScrubProblem) error {
+	first, last := shard, shard
+	for {
+		if wider.Below {
+			first--
+		}
+		if wider.Above {
+			last++
+		}
+		if first < 0 || last >= s.r.store.Shards() {
+			return fmt.Errorf("%w: it cannot be healed in place, only with an empty data directory", wider)
+		}
+		var all []storage.Findings
+		for shard := first; shard <= last; shard++ {
+			f, err := s.look(ctx, shard, nil)
+			if err != nil {
+				return err
+			}
+			s.quarantine(f)
+			s.doubt(shard, true) // until it is looked at once more
+			all = append(all, f)
+		}
+		if err := s.healTogether(ctx, all, alone, problem); !errors.As(err, &wider) {
+			return err
+		}
+	}
+}
+
+func (s *scrubber) healTogether(ctx context.Context, all []storage.Findings, alone bool, problem *report.ScrubProblem) error {
+	var theirs []lww.Entry
+	for _, f := range all {
+		if len(f.Leaves()) == 0 {
+			continue
+		}
+		from, err := s.source(f.Shard, alone)
+		if err != nil {
+			return err
+		}
+		if from == 0 {
+			continue
+		}
+		entries, err := s.r.fetch(ctx, from, f.Shard, f.Leaves())
+		if err != nil {
+			return fmt.Errorf("reading the rows of %v: %w", from, err)
+		}
+		theirs, problem.From = append(theirs, entries...), from
+	}
+	if err := s.r.room.take(entriesBytes(theirs), time.Now()); err != nil {
+		return err
+	}
+	h, err := s.r.store.Heal(theirs, all...)
+	problem.RowsChanged += h.Changed
+	return err
+}
+
+// source chooses the replica to heal a shard from; zero if there is none but this one,
+// and it is to be believed alone.
+func (s *scrubber) source(shard int, alone bool) (hlc.NodeID, error) {
 	l := s.r.layout()
 	for _, id := range l.order[shard] {
 		p := l.peers[id]
 		if p != nil && p.takes(StateLive) && !slices.Contains(p.sidelinedShards(), shard) {
-			return id
+			return id, nil
 		}
 	}
-	return 0
+	switch others := slices.DeleteFunc(slices.Clone(l.order[shard]), func(id hlc.NodeID) bool { return id == s.r.self }); {
+	case len(others) > 0:
+		return 0, errors.New("no other replica of the shard is up and well: it is healed when one is")
+	case !alone:
+		return 0, errors.New("this is the only replica, so there is none to heal it from: syntropy scrub --heal accepts what can be read, and forgets the rest")
+	}
+	return 0, nil
 }
 
 // fetch reads all rows under some leaves of a shard from another replica.

@@ -121,6 +121,9 @@ func (r *replica) writeAll(ctx context.Context, level coordinator.Level, ms []co
 
 // write carries out a request whose keys nobody else here is writing.
 func (r *replica) write(client context.Context, level coordinator.Level, ms []coordinator.Mutation) ([]coordinator.Result, error) {
+	if err := r.room.stuck(); err != nil {
+		return nil, err
+	}
 	if err := r.clock.ready(client); err != nil {
 		return nil, err
 	}

@@ -320,7 +320,7 @@ func (c *serverLink) answer(ctx context.Context, from hlc.NodeID, m *peerpb.Mess
 	var reply *peerpb.Message
 	switch m.Body.(type) {
 	case *peerpb.Message_Heartbeat, *peerpb.Message_Apply, *peerpb.Message_Lookup,
-		*peerpb.Message_Session, *peerpb.Message_Roots, *peerpb.Message_Repair,
+		*peerpb.Message_Session, *peerpb.Message_Roots, *peerpb.Message_Repair, *peerpb.Message_Scrub,
 		*peerpb.Message_Scan, *peerpb.Message_Leaving:
 		reply = c.server.handler.Handle(ctx, from, m)
 		if reply == nil {

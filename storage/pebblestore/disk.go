@@ -2,6 +2,8 @@ package pebblestore
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,6 +35,8 @@ const (
 //     such a write waits until there is room, and goes on where it stopped. A table
 //     that cannot be written fails, which frees what was written of it, but only
 //     after a pause.
+//   - Any other failure of a log or of the directory is told to Options.OnFatal, and
+//     the call does not return: Pebble would end the process from within its locks.
 //   - Compactions that fail, for lack of room or because of a rotten block, are begun
 //     again after a pause that grows.
 //
@@ -46,6 +50,7 @@ type diskState struct {
 	// patient is set while the engine is open: who opens or closes one wants to
 	// hear that the disk is full, and not to wait.
 	patient atomic.Bool
+	fatal   *fatal
 	closing chan struct{} // closed when nothing waits any more
 	close   sync.Once
 	waiting atomic.Int64 // writes that wait for room
@@ -56,8 +61,8 @@ type diskState struct {
 	operations operations
 }
 
-func newDisk(fs vfs.FS) *disk {
-	return &disk{fs, &diskState{closing: make(chan struct{})}}
+func newDisk(fs vfs.FS, f *fatal) *disk {
+	return &disk{fs, &diskState{fatal: f, closing: make(chan struct{})}}
 }
 
 // opened lets writes wait from now on.
@@ -71,7 +76,7 @@ func (s *diskState) closed() {
 
 // pause waits, and reports whether it is worth trying again.
 func (s *diskState) pause(d time.Duration) bool {
-	if !s.patient.Load() {
+	if d <= 0 || !s.patient.Load() {
 		return false
 	}
 	timer := time.NewTimer(d)
@@ -120,7 +125,7 @@ func (s *diskState) insist(name string, try func() error) error {
 	}
 	err := do()
 	if !noRoom(err) {
-		return err
+		return s.must(name, err)
 	}
 	s.waiting.Add(1)
 	defer s.waiting.Add(-1)
@@ -130,6 +135,15 @@ func (s *diskState) insist(name string, try func() error) error {
 	}
 	for noRoom(err) && s.pause(roomRetry) {
 		err = do()
+	}
+	return s.must(name, err)
+}
+
+// must does not return if a file has failed that Pebble cannot do without, and there is
+// somebody to be told.
+func (s *diskState) must(name string, err error) error {
+	if err != nil && !isTable(name) && s.patient.Load() && s.fatal.tell != nil {
+		s.fatal.stop(fmt.Errorf("pebblestore: the disk failed: %s: %w", name, err))
 	}
 	return err
 }
@@ -153,6 +167,11 @@ func (d *disk) ReuseForWrite(old, name string, category vfs.DiskWriteCategory) (
 
 // Open implements vfs.FS.
 func (d *disk) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
+	// A compaction opens what it reads in this way, and one that meets a rotten block
+	// at once never comes to Create. So does a long scan, which can bear the pause.
+	if isTable(name) && slices.Contains(opts, vfs.SequentialReadsOption) {
+		d.pause(min(d.compactIn(), tablePause))
+	}
 	f, err := d.FS.Open(name, opts...)
 	return d.wrap(f, name, err)
 }
@@ -223,13 +242,13 @@ func (f *diskFile) ReadAt(p []byte, off int64) (int, error) {
 // Sync implements vfs.File.
 func (f *diskFile) Sync() error {
 	defer f.disk.operations.end(f.disk.operations.begin(f.name))
-	return f.File.Sync()
+	return f.disk.must(f.name, f.File.Sync())
 }
 
 // SyncData implements vfs.File.
 func (f *diskFile) SyncData() error {
 	defer f.disk.operations.end(f.disk.operations.begin(f.name))
-	return f.File.SyncData()
+	return f.disk.must(f.name, f.File.SyncData())
 }
 
 // SyncTo implements vfs.File.

@@ -3,6 +3,7 @@ package pebblestore
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"strings"
 	"sync"
@@ -91,10 +92,12 @@ var ErrDamaged = errors.New("a file of the store is damaged")
 
 func explain(dir string, err error) error {
 	switch text := err.Error(); {
+	case errors.Is(err, fs.ErrPermission), strings.Contains(text, "lock"), strings.Contains(text, "in use"):
+		return err
 	case noRoom(err):
 		return fmt.Errorf("the disk is full: free some space, then start again: %w", err)
 	case pebble.IsCorruptionError(err), strings.Contains(text, "corrupt"), strings.Contains(text, "checksum"),
-		strings.Contains(text, "unexpected EOF"), strings.Contains(text, "invalid"):
+		strings.Contains(text, "unexpected EOF"), strings.Contains(text, "invalid"), strings.Contains(text, "does not exist"):
 		return fmt.Errorf("%w: %w; keep a copy of %s and start with an empty data directory: the node is then filled from the other members. A node without others has to be restored", ErrDamaged, err, dir)
 	}
 	return err
@@ -125,9 +128,9 @@ func (l pebbleLogger) Fatalf(format string, args ...any) {
 // memTableBytes is the size of a memtable by that of the disk: memtables, the logs
 // behind them and what is kept of logs for reuse take ten times as much, and a disk of
 // 64 MiB has other things to hold.
-func memTableBytes(fs vfs.FS, dir string) uint64 {
+func memTableBytes(disk vfs.FS, dir string) uint64 {
 	const most, least, share = 32 << 20, 512 << 10, 64
-	usage, err := fs.GetDiskUsage(dir)
+	usage, err := disk.GetDiskUsage(dir)
 	if err != nil || usage.TotalBytes == 0 {
 		return most
 	}

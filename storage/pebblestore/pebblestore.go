@@ -39,15 +39,19 @@ type Options struct {
 	// MemTableBytes is the size at which a memtable is flushed; up to four of
 	// them exist at a time. Zero means 32 MiB, and less on a disk below 2 GiB.
 	MemTableBytes uint64
+	// BlockBytes is the size of the blocks that tables are made of, each with a
+	// checksum: the least that is read, and that is lost to a flipped bit. Zero means
+	// Pebble's default of 4 KiB.
+	BlockBytes int
 	// Logger receives what Pebble has to say; nil discards it.
 	Logger *slog.Logger
 	// OnCorruption is called, from the goroutine that reads, when bytes on disk
 	// fail their checksum. It must not block.
 	OnCorruption func(Corruption)
-	// OnFatal is called once when Pebble cannot go on, such as with a manifest that
-	// cannot be written. The goroutine that met it stands still for ever, with
+	// OnFatal is called once when Pebble cannot go on, such as with a log that cannot be
+	// synced or a manifest that cannot be written. The goroutine that met it stands still for ever, with
 	// Pebble's locks: no other call is sure to return, and what the owner has to do is
-	// to end the process. Nil panics.
+	// to end the process. Nil panics, but for what fails commits alone.
 	OnFatal func(error)
 }
 
@@ -80,7 +84,8 @@ func Open(dir string, opts Options) (*Engine, error) {
 	if opts.MemTableBytes == 0 {
 		opts.MemTableBytes = memTableBytes(opts.FS, dir)
 	}
-	d, f := newDisk(opts.FS), newFatal(opts)
+	f := newFatal(opts)
+	d := newDisk(opts.FS, f)
 	if err != nil || !desc.Exists {
 		db, err := openPebble(dir, opts, d, f)
 		if err != nil {
@@ -118,13 +123,14 @@ func pebbleOptions(opts Options, d *disk, f *fatal) *pebble.Options {
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 2 },
 		Logger:                      pebbleLogger{logger, f},
 		EventListener: &pebble.EventListener{
-			DataCorruption:  func(info pebble.DataCorruptionInfo) { corrupted(d, opts.OnCorruption, info) },
+			DataCorruption:  func(info pebble.DataCorruptionInfo) { corrupted(opts.OnCorruption, info) },
 			BackgroundError: d.backgroundError(logger),
 			CompactionEnd:   func(info pebble.CompactionInfo) { d.compacted(info.Err) },
 		},
 	}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+		o.Levels[i].BlockSize = opts.BlockBytes
 	}
 	o.EnsureDefaults()
 	return o

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,10 +27,7 @@ type Corruption struct {
 	Err          error
 }
 
-func corrupted(d *disk, tell func(Corruption), info pebble.DataCorruptionInfo) {
-	// A compaction that meets a rotten block is begun again at once, and meets it
-	// again before it has written anything.
-	d.pause(min(d.compactIn(), tablePause))
+func corrupted(tell func(Corruption), info pebble.DataCorruptionInfo) {
 	if tell != nil {
 		tell(Corruption{info.Path, bytes.Clone(info.Bounds.Start), bytes.Clone(info.Bounds.End.Key), info.Details})
 	}
@@ -47,9 +45,16 @@ func (s *diskState) backgroundError(log *slog.Logger) func(error) {
 	return func(err error) {
 		mu.Lock()
 		defer mu.Unlock()
-		if text := err.Error(); text != last || time.Since(told) > quiet {
+		// The names of files differ each time.
+		text := strings.Map(func(r rune) rune {
+			if r >= '0' && r <= '9' {
+				return -1
+			}
+			return r
+		}, err.Error())
+		if text != last || time.Since(told) > quiet {
 			last, told = text, time.Now()
-			log.Error("storage background work failed; it is tried again", "error", err)
+			log.Error("storage background work failed; it is tried again", "error", err.Error())
 		}
 	}
 }
@@ -86,9 +91,34 @@ func rotten(err error) error {
 	return err
 }
 
+// readableAround makes sure that the rows next to a range can be read. Pebble looks for
+// them where it cuts a table in two, and takes an error for the end of the table: the
+// rest of it would be gone.
+func (e *Engine) readableAround(lower, upper []byte) (err error) {
+	it, err := e.db.NewIter(nil)
+	if err != nil {
+		return rotten(err)
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	wider := storage.WiderError{}
+	if !it.SeekGE(upper) && it.Error() != nil {
+		wider.Above, wider.Err = true, rotten(it.Error())
+	}
+	if !it.SeekLT(lower) && it.Error() != nil {
+		wider.Below, wider.Err = true, rotten(it.Error())
+	}
+	if wider.Err != nil {
+		return &wider
+	}
+	return nil
+}
+
 // Replace implements storage.Replacer. The rows become a table, which takes the place
 // of all that overlaps it without that being read.
 func (e *Engine) Replace(lower, upper []byte, rows func(set func(key, value []byte) error) error) (err error) {
+	if err := e.readableAround(lower, upper); err != nil {
+		return err
+	}
 	path := e.disk.PathJoin(e.dir, "replacement.tmp")
 	f, err := e.disk.Create(path, vfs.WriteCategoryUnspecified)
 	if err != nil {
