@@ -34,9 +34,9 @@ unit:
 	$(if $(RACE),CGO_ENABLED=1) $(GO) test $(RACE) -timeout 14m ./...
 
 # models runs what is too slow for the race detector, which has seen a part of it:
-# among others 10,000 random sessions.
+# among others 10,000 random sessions, and 600 bit flips on a disk.
 models:
-	$(GO) test -timeout 10m ./antientropy
+	$(GO) test -timeout 10m ./antientropy ./storage/pebblestore
 
 # bench-module tests the module of the benchmarks: every peer against the truth.
 bench-module:

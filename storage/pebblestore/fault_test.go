@@ -26,7 +26,7 @@ import (
 // that it cannot go on, or the work is done again. In each case what was acknowledged
 // is on the disk after a power failure, and the trees are exact.
 func TestFaults(t *testing.T) {
-	const points = 40
+	const points = 40 / few
 	rng := storagetest.Rand(t)
 	total := int64(countWrites(t))
 	for name, f := range map[string]fault{

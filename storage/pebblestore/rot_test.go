@@ -148,7 +148,7 @@ func (w written) flip(t *testing.T, path string, rng *rand.Rand) (disk *vfs.MemF
 // failure. What cannot be read the scrub finds, and from another replica it is healed:
 // disk and tree agree afterwards, and everything is there (I5).
 func TestBitFlips(t *testing.T) {
-	const flips = 200
+	const flips = 200 / few
 	rng := storagetest.Rand(t)
 	w := write(t, rng)
 	truth := w.after(len(w.writes))
