@@ -157,7 +157,7 @@ can have the same list. A node that is in a cluster remembers the other members 
 		read:  one(readMinFree),
 	}, {
 		Name: "scrub-interval", Takes: "duration", Default: "168h",
-		Usage: "compare all rows with the trees once in this; or off",
+		Usage: "compare all rows with the trees so often; or off",
 		Doc: "Every row on this node's disk is read once in this time, in the background, and compared with the Merkle trees; what has rotted is put into quarantine and healed from another replica. " +
 			"`off` or 0: only what reads and comparisons come across is found, and what `syntropy scrub` finds.",
 		Range: "a duration from 1m to 87600h, or `off`",
