@@ -54,7 +54,7 @@ func (s *Snapshot) Scrub(ctx context.Context, shard int, read func(bytes int) er
 	f.Shard, f.TombstonesTree = shard, s.tombstones[shard]
 	sum := scrubbed{snapshot: s, shard: shard, read: read, ctx: ctx}
 	sum.reset()
-	switch err := s.Rows(tree.Under(), sum.add); {
+	switch err := s.Rows(tree.Under(), func(r *merkle.Row) bool { return sum.add(*r) }); {
 	case sum.err != nil:
 		return f, fmt.Errorf("scrubbing shard %d: %w", shard, sum.err)
 	case err != nil: // now leaf by leaf, to get around what cannot be read
@@ -62,7 +62,7 @@ func (s *Snapshot) Scrub(ctx context.Context, shard int, read func(bytes int) er
 		for x := tree.Under().First(); x <= tree.Under().Last() && sum.err == nil; {
 			leaf := tree.Leaf(x)
 			readable := func(n merkle.Node, visit func(merkle.Row)) error {
-				return s.Rows(n, func(r merkle.Row) bool { visit(r); return true })
+				return s.Rows(n, func(r *merkle.Row) bool { visit(*r); return true })
 			}
 			if bad := salvage(leaf, readable, func(r merkle.Row) { sum.add(r) }); bad != nil {
 				f.Unreadable = append(f.Unreadable, leaf)

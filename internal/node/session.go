@@ -119,7 +119,7 @@ func (v sessionView) Root(shard int) merkle.Digest {
 }
 
 // Rows implements antientropy.View.
-func (v sessionView) Rows(n merkle.Node, visit func(merkle.Row) bool) error {
+func (v sessionView) Rows(n merkle.Node, visit func(*merkle.Row) bool) error {
 	err := v.Snapshot.Rows(n, visit)
 	if err != nil {
 		v.unreadable(n.First().Shard(v.Shards()))
