@@ -8,6 +8,11 @@ type Engine interface {
 	// Snapshot returns a view of everything committed so far that no later
 	// commit changes. The caller closes it.
 	Snapshot() Reader
+	// Lookup reads several rows as they are at one moment and calls visit for
+	// each key in turn. It is for the old versions of what is being written: a
+	// key that has no row should cost no read of the disk. The value belongs to
+	// the engine and changes after visit returns; visit must not call the engine.
+	Lookup(keys [][]byte, visit func(i int, value []byte, found bool)) error
 	// NewBatch returns an empty batch.
 	NewBatch() Batch
 	// Commit applies a batch as a whole, visible to readers when it returns,
@@ -32,4 +37,7 @@ type Reader interface {
 type Batch interface {
 	Set(key, value []byte)
 	Delete(key []byte)
+	// DeleteRange deletes the rows in [lower, upper), those that the batch has
+	// set before included.
+	DeleteRange(lower, upper []byte)
 }

@@ -97,6 +97,12 @@ func (s *Snapshot) Syndromes(n merkle.Node, bits int, dst []merkle.Syndrome) (ok
 	return s.trees[s.shardOf(n)].Syndromes(n, bits, dst)
 }
 
+// Leaf returns the leaf above a position as the tree of its shard has it. Leaves
+// follow the number of entries; what is below them is summed from Rows.
+func (s *Snapshot) Leaf(x ring.Position) merkle.Node {
+	return s.trees[x.Shard(len(s.trees))].Leaf(x)
+}
+
 func (s *Snapshot) shardOf(n merkle.Node) int { return n.First().Shard(len(s.trees)) }
 
 // Rows visits the rows under n, which is the node of a shard or below it, in the

@@ -26,8 +26,8 @@ import (
 // write, as it would be found after a power failure: all that was synced, and a
 // random share of the blocks that were not. From every photograph the store
 // opens without reading a row of data, holds every write that was acknowledged
-// before it was taken and nothing that was never written, and its trees, leaf
-// rows, index and counts are those of its rows (I1, I5).
+// before it was taken and nothing that was never written, and its trees,
+// index and counts are those of its rows (I1, I5).
 //
 // The last photograph of each life is the disk of the next one.
 func TestCrashes(t *testing.T) {

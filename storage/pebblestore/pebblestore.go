@@ -151,6 +151,31 @@ func get(r pebble.Reader, key []byte) ([]byte, bool, error) {
 	return owned, true, closer.Close()
 }
 
+// Lookup implements storage.Engine.
+func (e *Engine) Lookup(keys [][]byte, visit func(i int, value []byte, found bool)) (err error) {
+	// Get skips the filters of the last level, where nearly all tables are.
+	it, err := e.db.NewIter(&pebble.IterOptions{UseL6Filters: true})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for i, key := range keys {
+		if !it.SeekPrefixGE(key) {
+			if err := it.Error(); err != nil {
+				return err
+			}
+			visit(i, nil, false)
+			continue
+		}
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		visit(i, value, true)
+	}
+	return nil
+}
+
 // Scan implements storage.Reader.
 func (e *Engine) Scan(lower, upper []byte, visit func(k, v []byte) bool) error {
 	return scan(e.db, lower, upper, visit)
@@ -196,6 +221,10 @@ func (b *batch) Set(key, value []byte) {
 }
 
 func (b *batch) Delete(key []byte) { b.err = errors.Join(b.err, b.Batch.Delete(key, nil)) }
+
+func (b *batch) DeleteRange(lower, upper []byte) {
+	b.err = errors.Join(b.err, b.Batch.DeleteRange(lower, upper, nil))
+}
 
 // NewBatch implements storage.Engine.
 func (e *Engine) NewBatch() storage.Batch { return &batch{Batch: e.db.NewBatch()} }
