@@ -16,6 +16,7 @@ type offer struct {
 	shard       int
 	token       ring.Token
 	sum         merkle.Sum
+	check       uint64 // of the key, see versions
 	rowKey, row []byte
 
 	// met is what was there when the stripe of the key had seen so many writes.
@@ -70,6 +71,9 @@ func (s *Store) prepare(entries []lww.Entry) ([]offer, error) {
 		o := &offers[i]
 		o.Entry = e
 		o.shard, o.token = s.Locate(e.Key)
+		if s.versions != nil {
+			o.check = s.hasher.Bytes(e.Key)
+		}
 		if !s.opts.WithoutTree {
 			o.sum = s.hasher.Entry(e)
 		}
@@ -83,21 +87,28 @@ func (s *Store) prepare(entries []lww.Entry) ([]offer, error) {
 	return offers, nil
 }
 
-// meet reads what the offers will meet. It is most of the work of a write, so it
+// meet finds what the offers will meet. It is most of the work of a write, so it
 // is done without the lock, by all callers side by side; commit notices if a
 // version was replaced since.
 func (s *Store) meet(offers []offer) error {
-	keys := make([][]byte, len(offers))
+	var keys [][]byte
+	var unknown []*offer
 	for i := range offers {
-		keys[i] = offers[i].rowKey
-		offers[i].seen = s.stripe(offers[i].token).writes.Load() // before reading
+		o := &offers[i]
+		o.met, o.seen = held{}, s.stripe(o.token).writes.Load() // before reading
+		if s.versions == nil || !s.versions.meet(o) {
+			keys, unknown = append(keys, o.rowKey), append(unknown, o)
+		}
+	}
+	if len(keys) == 0 {
+		return nil
 	}
 	var bad error
 	err := s.engine.Lookup(keys, func(i int, row []byte, found bool) {
-		o := &offers[i]
-		if o.met = (held{}); !found {
+		if !found {
 			return
 		}
+		o := unknown[i]
 		old, err := lww.DecodeRow(o.Key, row)
 		if err != nil {
 			bad = errors.Join(bad, fmt.Errorf("storage: the old version of %q: %w", o.Key, err))

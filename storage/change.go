@@ -187,6 +187,9 @@ func (c *change) replace(o *offer, old held) {
 func (c *change) committed() {
 	s := c.store
 	for _, o := range c.writes {
+		if s.versions != nil {
+			s.versions.put(o, o.Version, o.sum)
+		}
 		st := s.stripe(o.token)
 		st.writes.Add(1)
 		st.last = nil // for the garbage collector

@@ -85,6 +85,7 @@ func TestFailingReadLeavesNothingHalfDone(t *testing.T) {
 			if _, err := s.Apply(someEntries(1)); err != nil {
 				t.Fatal(err)
 			}
+			s = open(t, engine, storagetest.Options) // which has met no key yet
 			rowsBefore, rootsBefore, statsBefore := rows(t, engine), roots(s), s.Stats()
 
 			reads := 0

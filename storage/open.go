@@ -49,6 +49,12 @@ func Open(engine Engine, opts Options) (*Store, error) {
 		queue:   queue{flying: make(chan struct{}, maxFlying)},
 		stripes: make([]stripe, stripes),
 	}
+	if opts.VersionBytes == 0 {
+		opts.VersionBytes = DefaultVersionBytes
+	}
+	if opts.VersionBytes > 0 && !opts.PhysicalDelete { // which forgets versions
+		s.versions = newVersions(opts.VersionBytes)
+	}
 	if err := s.openLayout(); err != nil {
 		return nil, err
 	}

@@ -77,6 +77,10 @@ type Options struct {
 	// to disk anew. Zero means DefaultCheckpointWrites. More make opening slower,
 	// by some 0.3 seconds a million; fewer cost writing.
 	CheckpointWrites int
+	// VersionBytes is the memory in which the present versions of written keys are
+	// remembered, 48 bytes each, so that the next write of the key reads nothing.
+	// Zero means DefaultVersionBytes, negative none. Memory is taken as it is used.
+	VersionBytes int64
 	// NoSync returns from writes before they are durable. The owner calls Sync
 	// at the interval that it wants to risk.
 	NoSync bool
@@ -138,8 +142,9 @@ type Store struct {
 	failed    error                                       // a commit whose outcome is unknown: the store takes no more writes
 	broken    chan struct{}
 
-	queue   queue
-	stripes []stripe // of keys, by their token; see stripe
+	queue    queue
+	stripes  []stripe  // of keys, by their token
+	versions *versions // nil if none are remembered
 }
 
 // shard is what memory holds of a shard.

@@ -65,7 +65,7 @@ func Open(dir string, opts Options) (*Engine, error) {
 		return nil, fmt.Errorf("pebblestore: looking at %s: %w", dir, err)
 	}
 	if err != nil || !desc.Exists {
-		db, err := pebble.Open(dir, pebbleOptions(opts))
+		db, err := pebble.Open(dir, opts.Pebble())
 		if err != nil {
 			return nil, fmt.Errorf("pebblestore: creating %s: %w", dir, err)
 		}
@@ -73,14 +73,16 @@ func Open(dir string, opts Options) (*Engine, error) {
 			return nil, fmt.Errorf("pebblestore: creating %s: %w", dir, err)
 		}
 	}
-	db, err := pebble.Open(dir, pebbleOptions(opts))
+	db, err := pebble.Open(dir, opts.Pebble())
 	if err != nil {
 		return nil, fmt.Errorf("pebblestore: opening %s: %w", dir, err)
 	}
 	return &Engine{db}, nil
 }
 
-func pebbleOptions(opts Options) *pebble.Options {
+// Pebble returns the settings that Open uses, for those who want to compare with
+// Pebble alone.
+func (opts Options) Pebble() *pebble.Options {
 	if opts.CacheBytes == 0 {
 		opts.CacheBytes = 256 << 20
 	}
@@ -255,3 +257,6 @@ func (e *Engine) Commit(sb storage.Batch, sync bool) (func() error, error) {
 
 // Close implements storage.Reader.
 func (e *Engine) Close() error { return e.db.Close() }
+
+// DB returns the database, for those who measure it.
+func (e *Engine) DB() *pebble.DB { return e.db }

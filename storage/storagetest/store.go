@@ -20,8 +20,9 @@ import (
 )
 
 // Options are those of the suite's stores: few shards and small leaves, so that
-// a handful of keys makes trees of some depth, and checkpoints after few writes.
-var Options = storage.Options{Shards: 4, Secret: [32]byte{1, 2, 3}, LeafKeys: 2, CheckpointWrites: 30}
+// a handful of keys makes trees of some depth, checkpoints after few writes, and
+// room for few versions.
+var Options = storage.Options{Shards: 4, Secret: [32]byte{1, 2, 3}, LeafKeys: 2, CheckpointWrites: 30, VersionBytes: 1 << 13}
 
 func runStore(t *testing.T, open func(t *testing.T) EngineUnderTest) {
 	for _, tc := range []struct {
