@@ -82,15 +82,7 @@ func (s *Store) carry(b Batch, leaves uint64) {
 	for written := uint64(0); written < leaves && len(c.trees) > 0; {
 		t := c.trees[0]
 		first := c.leaf.index
-		row := make([]byte, 0, rowLeaves*merkle.SyndromeBytes)
-		for range rowLeaves {
-			leaf, ok := c.leaf.next(t.tree)
-			if !ok {
-				break
-			}
-			row = t.tree.LeafSyndrome(leaf).Append(row)
-		}
-		b.Set(appendLeavesKey(nil, c.number, t.shard, first), row)
+		b.Set(c.leaf.row(c.number, t.shard, t.tree))
 		written += c.leaf.index - first
 		if c.leaf.index == t.totals.leaves {
 			b.Set(appendTotalsKey(nil, c.number, t.shard), t.totals.append(nil))
@@ -148,6 +140,20 @@ func (w *leafWalk) next(t *merkle.Tree) (leaf merkle.Node, ok bool) {
 	leaf = t.Leaf(w.at)
 	w.index, w.at = w.index+1, leaf.Last()+1
 	return leaf, true
+}
+
+// row returns the row of the next leaves.
+func (w *leafWalk) row(number uint64, shard int, t *merkle.Tree) (key, value []byte) {
+	key = appendLeavesKey(nil, number, shard, w.index)
+	value = make([]byte, 0, rowLeaves*merkle.SyndromeBytes)
+	for range rowLeaves {
+		leaf, ok := w.next(t)
+		if !ok {
+			break
+		}
+		value = t.LeafSyndrome(leaf).Append(value)
+	}
+	return key, value
 }
 
 // loadCheckpoint brings the trees to where the last checkpoint has them.

@@ -21,6 +21,20 @@ type Engine interface {
 	// batch is durable; without, it survives a crash only by luck. wait must be
 	// called exactly once.
 	Commit(b Batch, sync bool) (wait func() error, err error)
+	// NewLoad begins to take many rows at once. There may be several loads.
+	NewLoad() (Load, error)
+}
+
+// Load takes rows in the order of their keys, into ranges where there are none.
+type Load interface {
+	// Set adds a row. Its key is greater than that of the row before.
+	Set(key, value []byte) error
+	// Commit makes all rows visible and durable at once, and everything durable
+	// that was committed before. After an error nobody knows.
+	Commit() error
+	// Abort drops the rows, unless they are committed. It releases what the load
+	// took, and must be called if Commit was not.
+	Abort() error
 }
 
 // Reader reads rows in the order of their keys.

@@ -177,6 +177,31 @@ func deleteRange(r *rows, lower, upper []byte) {
 	}
 }
 
+// NewLoad implements storage.Engine.
+func (e *Engine) NewLoad() (storage.Load, error) { return &load{engine: e}, nil }
+
+type load struct {
+	engine *Engine
+	batch  batch
+}
+
+var errOrder = errors.New("memstore: a row of a load is not behind the one before")
+
+func (l *load) Set(key, value []byte) error {
+	if n := len(l.batch.changes); n > 0 && bytes.Compare(l.batch.changes[n-1].key, key) >= 0 {
+		return errOrder
+	}
+	l.batch.Set(key, value)
+	return nil
+}
+
+func (l *load) Commit() error {
+	_, err := l.engine.Commit(&l.batch, true)
+	return err
+}
+
+func (l *load) Abort() error { return nil }
+
 // Close implements storage.Reader.
 func (e *Engine) Close() error {
 	e.mu.Lock()

@@ -70,9 +70,18 @@ func TestCrashes(t *testing.T) {
 
 func openCrashed(t *testing.T, disk vfs.FS) (*pebblestore.Engine, *storage.Store) {
 	t.Helper()
-	engine, err := pebblestore.Open("store", small(disk))
+	engine, store, err := reopen(disk)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return engine, store
+}
+
+// reopen opens a store, and fails if that reads rows of data.
+func reopen(disk vfs.FS) (*pebblestore.Engine, *storage.Store, error) {
+	engine, err := pebblestore.Open("store", small(disk))
+	if err != nil {
+		return nil, nil, err
 	}
 	watched := &storagetest.Intercept{Engine: engine,
 		OnGet: func(k []byte) error {
@@ -90,10 +99,10 @@ func openCrashed(t *testing.T, disk vfs.FS) (*pebblestore.Engine, *storage.Store
 	}
 	store, err := storage.Open(watched, storagetest.Options)
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, errors.Join(err, engine.Close())
 	}
 	watched.OnGet, watched.OnScan = nil, nil
-	return engine, store
+	return engine, store, nil
 }
 
 // workload writes from several goroutines and remembers what was acknowledged.

@@ -44,7 +44,9 @@ type Options struct {
 
 // Engine is a Pebble database. It is safe for concurrent use.
 type Engine struct {
-	db *pebble.DB
+	db    *pebble.DB
+	opts  *pebble.Options
+	loads loads
 }
 
 var _ storage.Engine = (*Engine)(nil)
@@ -73,11 +75,16 @@ func Open(dir string, opts Options) (*Engine, error) {
 			return nil, fmt.Errorf("pebblestore: creating %s: %w", dir, err)
 		}
 	}
-	db, err := pebble.Open(dir, opts.Pebble())
+	scratch := opts.FS.PathJoin(dir, loadDir)
+	if err := opts.FS.RemoveAll(scratch); err != nil {
+		return nil, fmt.Errorf("pebblestore: removing what a load left: %w", err)
+	}
+	settings := opts.Pebble()
+	db, err := pebble.Open(dir, settings)
 	if err != nil {
 		return nil, fmt.Errorf("pebblestore: opening %s: %w", dir, err)
 	}
-	return &Engine{db}, nil
+	return &Engine{db: db, opts: settings, loads: loads{fs: opts.FS, dir: scratch}}, nil
 }
 
 // Pebble returns the settings that Open uses, for those who want to compare with

@@ -31,6 +31,7 @@ func runEngine(t *testing.T, open func(t *testing.T) EngineUnderTest) {
 		{"commits survive in their order", engineCrashOrder},
 		{"commits run concurrently", engineConcurrentCommits},
 		{"a batch may be large", engineLargeBatch},
+		{"a load is seen as a whole and survives", engineLoad},
 	} {
 		t.Run(tc.name, func(t *testing.T) { tc.test(t, open(t)) })
 	}

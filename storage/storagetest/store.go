@@ -42,6 +42,7 @@ func runStore(t *testing.T, open func(t *testing.T) EngineUnderTest) {
 		{"without sync a crash loses the end, Sync keeps it", storeNoSync},
 		{"entries are scanned in the order of their tokens", storeScan},
 		{"meta rows are durable and beside the data", storeMeta},
+		{"a shard is loaded as a whole", storeLoad},
 		{"a closed store takes nothing", storeClosed},
 	} {
 		t.Run(tc.name, func(t *testing.T) { tc.test(t, open(t)) })
