@@ -34,9 +34,10 @@ unit:
 	$(if $(RACE),CGO_ENABLED=1) $(GO) test $(RACE) -timeout 14m ./...
 
 # models runs what is too slow for the race detector, which has seen a part of it:
-# among others 10,000 random sessions.
+# among others 10,000 random sessions and 5,000 crashes.
 models:
 	$(GO) test -timeout 10m ./antientropy
+	$(GO) test -timeout 10m -run TestEveryWritePoint ./storage/pebblestore
 
 # bench-module tests the module of the benchmarks: every peer against the truth.
 bench-module:

@@ -22,7 +22,7 @@ import (
 	"syntropy/storage/storagetest"
 )
 
-// TestCrashes photographs the disk at 240 random moments while four goroutines
+// TestCrashes photographs the disk at 60 random moments while four goroutines
 // write, as it would be found after a power failure: all that was synced, and a
 // random share of the blocks that were not. From every photograph the store
 // opens without reading a row of data, holds every write that was acknowledged
@@ -31,7 +31,7 @@ import (
 //
 // The last photograph of each life is the disk of the next one.
 func TestCrashes(t *testing.T) {
-	const lives, photographs = 12, 20
+	const lives, photographs = 6, 10
 	rng := storagetest.Rand(t)
 	disk := vfs.NewCrashableMem()
 	acked := make(map[string]lww.Entry) // the newest acknowledged version of each key
