@@ -3,38 +3,32 @@ package storagebench
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"syntropy/hlc"
 	"syntropy/lww"
-	"syntropy/storage/pebblestore"
 )
 
 // Workload is what is written: rows of 16-byte keys and 100-byte values that do
 // not compress.
 type Workload struct {
-	Dir     string // where databases are made, and removed
+	Dir     string // where databases are made, and removed; "" is that of temporary files
 	Rows    int
 	Writers int  // calls at a time, of one row each
 	Sync    bool // each is durable when it returns
 	Slice   int  // writes of one way before it is the turn of the next
 	Rounds  int  // turns of each way in a run
 	Seed    uint64
-	// Cold opens the databases anew before the first round, which is not left out.
-	Cold bool
 	// CacheBytes is the block cache of each database.
 	CacheBytes int64
 	// VersionBytes is storage.Options.VersionBytes.
 	VersionBytes int64
 }
 
-// Cost is what one way took for each write.
+// Cost is what an operation took.
 type Cost struct {
 	WallMicros float64 `json:"wall_us"`
 	CPUMicros  float64 `json:"cpu_us"`
@@ -108,58 +102,4 @@ func (w Workload) slice(d *database, turn int, stamp *atomic.Uint64) (Cost, erro
 	settle(d)
 	per := float64(w.Slice) * 1e3
 	return Cost{float64(wall.Nanoseconds()) / per, float64((processCPU() - cpu).Nanoseconds()) / per}, errors.Join(errs...)
-}
-
-// Writes measures the given ways side by side: the cost of each way in each
-// round.
-func (w Workload) Writes(ways []string, report func(string)) (costs map[string][]Cost, err error) {
-	dir, err := os.MkdirTemp(w.Dir, "storagebench")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	costs = make(map[string][]Cost)
-	var dbs []*database
-	defer func() {
-		for _, d := range dbs {
-			err = errors.Join(err, d.close())
-		}
-	}()
-	opts := pebblestore.Options{CacheBytes: w.CacheBytes}
-	for _, way := range ways {
-		d, err := openDatabase(way, filepath.Join(dir, way), opts, w.VersionBytes, w.Sync)
-		if err != nil {
-			return nil, err
-		}
-		dbs = append(dbs, d)
-		begun, cpu := time.Now(), processCPU()
-		if err := w.fill(d); err != nil {
-			return nil, err
-		}
-		if w.Cold {
-			if err := d.close(); err != nil {
-				return nil, err
-			}
-			if d, err = openDatabase(way, filepath.Join(dir, way), opts, w.VersionBytes, w.Sync); err != nil {
-				return nil, err
-			}
-			dbs[len(dbs)-1] = d
-		}
-		report(fmt.Sprintf("%s: filled with %d rows in %.1f s, %.2f us CPU a row", way, w.Rows, time.Since(begun).Seconds(), float64((processCPU()-cpu).Microseconds())/float64(w.Rows)))
-	}
-	var stamp atomic.Uint64
-	stamp.Store(1)
-	for round := range w.Rounds + 1 {
-		for _, d := range dbs {
-			c, err := w.slice(d, round, &stamp)
-			if err != nil {
-				return nil, err
-			}
-			if round > 0 || w.Cold { // the first one fills caches
-				costs[d.way] = append(costs[d.way], c)
-			}
-			report(fmt.Sprintf("round %d, %s: %.2f us wall, %.2f us CPU", round, d.way, c.WallMicros, c.CPUMicros))
-		}
-	}
-	return costs, nil
 }
