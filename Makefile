@@ -86,6 +86,12 @@ bench-reconcile-render:
 bench-billion:
 	cd bench/cmd/billion && $(GO) run . -out ../../results/billion.jsonl
 
+# bench-storage measures what the store costs beside Pebble alone, and writes the
+# figures into the page. Give STORAGE_ROWS= to write what was measured before.
+STORAGE_ROWS ?= 1e6,1e7
+bench-storage:
+	cd bench/cmd/storage && $(GO) run . -rows "$(STORAGE_ROWS)"
+
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
