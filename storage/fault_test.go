@@ -396,3 +396,36 @@ func TestRotDoesNotSpreadWhenLeavesSplit(t *testing.T) {
 		}
 	}
 }
+
+// TestFailingReadFailsAlone: of calls that are made at the same time, only those
+// whose old versions cannot be read fail.
+func TestFailingReadFailsAlone(t *testing.T) {
+	engine := &storagetest.Intercept{Engine: memstore.New()}
+	s := open(t, engine, storagetest.Options)
+	engine.OnGet = func(key []byte) error {
+		if strings.HasSuffix(string(key), "bad") {
+			return errDisk
+		}
+		return nil
+	}
+	var wg sync.WaitGroup
+	for w := range 6 {
+		wg.Go(func() {
+			for i := range 30 {
+				good := entry(fmt.Sprintf("key%d-%d", w, i), 1)
+				if w%2 == 0 {
+					if results, err := s.Apply([]lww.Entry{good}); err != nil || results[0].Outcome != storage.Applied {
+						t.Errorf("a call beside those that fail: %v, %v", results, err)
+					}
+				} else if results, err := s.Apply([]lww.Entry{good, entry("bad", 1)}); !errors.Is(err, errDisk) || results != nil {
+					t.Errorf("a call that cannot read: %v, %v", results, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	engine.OnGet = nil
+	if held := storagetest.Check(t, engine, s, storagetest.Options); len(held) != 3*30 {
+		t.Errorf("%d entries, want those of the calls that succeeded", len(held))
+	}
+}
