@@ -6,7 +6,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Tests under -race need cgo; without a C compiler they run without it.
 RACE        = $(shell command -v gcc >/dev/null 2>&1 || command -v cc >/dev/null 2>&1 && echo -race)
 
-.PHONY: all build test tools format vet staticcheck unit models bench-module fuzz sim sim-interval chaos bench bench-endtoend clean
+.PHONY: all build test tools format vet staticcheck unit models bench-module fuzz sim sim-interval chaos bench bench-endtoend bench-large clean
 
 all: build
 
@@ -99,6 +99,11 @@ bench:
 # writes the figures into the page: 25 minutes on two idle cores, 4 GB of disk.
 bench-endtoend:
 	cd bench/cmd && $(GO) run ./endtoend -doc ../../docs/endtoend.md
+
+# bench-large measures replicas of a hundred million rows, and writes the figures
+# into the page: half an hour, 20 GB of disk.
+bench-large:
+	cd bench/cmd && $(GO) run ./large -doc ../../docs/large.md
 
 clean:
 	rm -rf bin

@@ -175,3 +175,11 @@ func (s *Snapshot) Recompute(ctx context.Context, shard int) (Audit, error) {
 	}
 	return a, nil
 }
+
+// TreeBytes returns the memory that the trees of all shards take, about.
+func (s *Snapshot) TreeBytes() (n int) {
+	for _, t := range s.trees {
+		n += t.Bytes()
+	}
+	return n
+}
