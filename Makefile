@@ -6,7 +6,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Tests under -race need cgo; without a C compiler they run without it.
 RACE        = $(shell command -v gcc >/dev/null 2>&1 || command -v cc >/dev/null 2>&1 && echo -race)
 
-.PHONY: all build test tools format vet staticcheck unit models bench-module fuzz sim sim-interval chaos bench bench-endtoend clean
+.PHONY: all build test tools format vet staticcheck unit models bench-module fuzz sim sim-interval chaos bench bench-endtoend bench-large clean
 
 all: build
 
@@ -34,7 +34,7 @@ unit:
 	$(if $(RACE),CGO_ENABLED=1) $(GO) test $(RACE) -timeout 14m ./...
 
 # models runs what is too slow for the race detector, which has seen a part of it:
-# among others 10,000 random sessions, and 600 bit flips on a disk.
+# among others 10,000 random sessions, 5,000 crashes and 600 bit flips on a disk.
 models:
 	$(GO) test -timeout 10m ./antientropy ./storage/pebblestore
 
@@ -85,6 +85,12 @@ bench-reconcile-render:
 bench-billion:
 	cd bench/cmd/billion && $(GO) run . -out ../../results/billion.jsonl
 
+# bench-storage measures what the store costs beside Pebble alone, and writes the
+# figures into the page. Give STORAGE_ROWS= to write what was measured before.
+STORAGE_ROWS ?= 1e6,1e7
+bench-storage:
+	cd bench/cmd/storage && $(GO) run . -rows "$(STORAGE_ROWS)"
+
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
@@ -92,6 +98,11 @@ bench:
 # writes the figures into the page: 25 minutes on two idle cores, 4 GB of disk.
 bench-endtoend:
 	cd bench/cmd && $(GO) run ./endtoend -doc ../../docs/endtoend.md
+
+# bench-large measures replicas of a hundred million rows, and writes the figures
+# into the page: half an hour, 20 GB of disk.
+bench-large:
+	cd bench/cmd && $(GO) run ./large -doc ../../docs/large.md
 
 clean:
 	rm -rf bin

@@ -4,86 +4,156 @@ import (
 	"errors"
 	"fmt"
 
-	"syntropy/hlc"
 	"syntropy/lww"
 	"syntropy/merkle"
 	"syntropy/ring"
 )
 
-// offer is an entry on its way into the store, with all that can be computed
-// before the lock is taken.
+// offer is an entry on its way into the store, with all that can be had before
+// the lock is taken.
 type offer struct {
 	lww.Entry
-	shard  int
-	token  ring.Token
-	sum    merkle.Sum
-	rowKey []byte
+	shard       int
+	token       ring.Token
+	sum         merkle.Sum
+	check       uint64 // of the key, see versions
+	rowKey, row []byte
+
+	// met is what was there when the stripe of the key had seen so many writes.
+	met  held
+	seen uint64
+	// below is the write before this one in the same stripe and group.
+	below *offer
+}
+
+// held is the version of a key that an offer meets.
+type held struct {
+	found bool
+	order int // of the offer to it, as lww.Compare has it
+	lww.Version
+	sum merkle.Sum
 }
 
 // Apply offers entries to the store. Each replaces the version that the store
-// has if it is newer. All changes of one call are one atomic batch, durable when
-// Apply returns (unless Options.NoSync). The entries remain the caller's.
+// has if it is newer. All changes of one call are atomic, durable when Apply
+// returns (unless Options.NoSync). The entries remain the caller's.
+//
+// Calls that come at the same time become one batch and share its fsync; one
+// that comes alone waits for nobody.
 //
 // A malformed entry, or an old version that cannot be read, is an error before
-// anything happens; one that has rotted is replaced, and its place in quarantine from
-// then on. Any other error means that nothing can be said of any of the
-// entries; the store then refuses every further write, since memory and disk may
+// anything of this call happens; one that has rotted is replaced, and its place in
+// quarantine from then on. Any other error means that nothing can be said of any of
+// the entries; the store then refuses every further write, since memory and disk may
 // differ until it is opened again.
 func (s *Store) Apply(entries []lww.Entry) ([]Result, error) {
-	offers := make([]offer, len(entries))
-	for i, e := range entries {
-		if err := e.Validate(); err != nil {
-			return nil, fmt.Errorf("storage: refusing entry %q: %w", e.Key, err)
-		}
-		o := offer{Entry: e, sum: s.hasher.Entry(e)}
-		o.shard, o.token = s.Locate(e.Key)
-		o.rowKey = appendDataKey(nil, o.shard, o.token, e.Key)
-		offers[i] = o
-	}
-	results, wait, err := s.commit(offers)
+	offers, err := s.prepare(entries)
 	if err != nil {
 		return nil, err
 	}
-	if err := wait(); err != nil {
-		return nil, s.fail(err)
+	if err := s.meet(offers); err != nil {
+		return nil, err
 	}
-	return results, nil
+	return s.submit(offers)
 }
 
-// commit decides and commits under the lock.
-func (s *Store) commit(offers []offer) ([]Result, func() error, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.failed != nil {
-		return nil, nil, s.failed
-	}
-	c := change{
-		store:  s,
-		batch:  s.engine.NewBatch(),
-		rows:   make(map[string]held),
-		leaves: make(map[leafID]merkle.Digest),
-		shards: make(map[int]*shardChange),
-	}
-	results := make([]Result, len(offers))
-	for i, o := range offers {
-		r, err := c.offer(o)
-		if err != nil {
-			return nil, nil, err // nothing was committed
+// prepare checks entries and encodes their rows.
+func (s *Store) prepare(entries []lww.Entry) ([]offer, error) {
+	size := 0
+	for _, e := range entries {
+		if err := e.Validate(); err != nil {
+			return nil, fmt.Errorf("storage: refusing entry %q: %w", e.Key, err)
 		}
-		results[i] = r
+		size += dataHead + lww.EncodedLen(e)
 	}
-	c.putTrees()
-	wait, err := s.engine.Commit(c.batch, !s.opts.NoSync)
-	if err != nil {
-		return nil, nil, s.commitFailed(err)
+	offers, buf := make([]offer, len(entries)), make([]byte, 0, size)
+	cut := func(from int) []byte { return buf[from:len(buf):len(buf)] }
+	for i, e := range entries {
+		o := &offers[i]
+		o.Entry = e
+		o.shard, o.token = s.Locate(e.Key)
+		if s.versions != nil {
+			o.check = s.hasher.Bytes(e.Key)
+		}
+		if !s.opts.WithoutTree {
+			o.sum = s.hasher.Entry(e)
+		}
+		from := len(buf)
+		buf = appendDataKey(buf, o.shard, o.token, e.Key)
+		o.rowKey = cut(from)
+		from = len(buf)
+		buf = lww.AppendRow(buf, e)
+		o.row = cut(from)
 	}
-	c.adjustTrees()
-	for _, a := range c.arrivals {
-		s.recent.add(a)
-	}
-	s.resize(c.shards)
-	return results, wait, nil
+	return offers, nil
 }
+
+// meet finds what the offers will meet. It is most of the work of a write, so it
+// is done without the lock, by all callers side by side; commit notices if a
+// version was replaced since.
+func (s *Store) meet(offers []offer) error {
+	var keys [][]byte
+	var unknown []*offer
+	for i := range offers {
+		o := &offers[i]
+		o.met, o.seen = held{}, s.stripe(o.token).writes.Load() // before reading
+		if s.versions == nil || !s.versions.meet(o) {
+			keys, unknown = append(keys, o.rowKey), append(unknown, o)
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	var bad error
+	err := s.engine.Lookup(keys, func(i int, row []byte, found bool) {
+		if found {
+			bad = errors.Join(bad, s.meetRow(unknown[i], row))
+		}
+	})
+	switch {
+	case errors.Is(err, ErrRot):
+		return s.meetOneByOne(unknown)
+	case err != nil:
+		return fmt.Errorf("storage: reading old versions: %w", err)
+	}
+	return bad
+}
+
+// meetRow sets what an offer meets to the entry of a row.
+func (s *Store) meetRow(o *offer, row []byte) error {
+	old, err := lww.DecodeRow(o.Key, row)
+	switch {
+	case err == nil:
+		o.met = held{found: true, order: lww.Compare(o.Entry, old), Version: old.Version}
+		if !s.opts.WithoutTree {
+			o.met.sum = s.hasher.Entry(old)
+		}
+	case !s.noteUnreadable(o.position(s), err):
+		return fmt.Errorf("storage: the old version of %q: %w", o.Key, err)
+	}
+	return nil
+}
+
+// meetOneByOne is meet for offers of which some meet what cannot be read. What has
+// rotted is lost here, as on a disk that was replaced, and the write is taken as
+// there. Its leaf still counts the old row: it is in quarantine until it is healed.
+func (s *Store) meetOneByOne(offers []*offer) error {
+	for _, o := range offers {
+		o.met = held{}
+		row, found, err := s.engine.Get(o.rowKey)
+		switch {
+		case err == nil && found:
+			if err := s.meetRow(o, row); err != nil {
+				return err
+			}
+		case err != nil && !s.noteUnreadable(o.position(s), err):
+			return fmt.Errorf("storage: reading the old version of %q: %w", o.Key, err)
+		}
+	}
+	return nil
+}
+
+func (o *offer) position(s *Store) ring.Position { return ring.At(o.shard, o.token, s.opts.Shards) }
 
 // commitFailed is for a batch of which nobody knows whether it was applied. The
 // caller holds s.mu.
@@ -105,164 +175,4 @@ func (s *Store) failWith(err error) error {
 		close(s.broken)
 	}
 	return s.failed
-}
-
-// change is the batch under construction: what it will have done to rows, leaves
-// and totals once committed.
-type change struct {
-	store    *Store
-	batch    Batch
-	rows     map[string]held // versions put by this batch, for a key that occurs twice
-	leaves   map[leafID]merkle.Digest
-	shards   map[int]*shardChange
-	arrivals []arrival
-}
-
-// held is the version of a key that an offer meets.
-type held struct {
-	entry lww.Entry
-	sum   merkle.Sum
-	found bool
-}
-
-// leafID names a leaf: the node says the shard too, but not by itself.
-type leafID struct {
-	shard int
-	leaf  merkle.Node
-}
-
-type shardChange struct {
-	digest     merkle.Digest
-	tombstones uint64 // more than before, modulo 2^64
-	newest     hlc.Stamp
-	writes     int
-}
-
-func (c *change) offer(o offer) (Result, error) {
-	old, err := c.lookup(o)
-	if err != nil {
-		return Result{}, err
-	}
-	if old.found {
-		switch order := lww.Compare(o.Entry, old.entry); {
-		case order == 0:
-			return Result{Unchanged, old.entry.Version}, nil
-		case order < 0:
-			c.arrive(o, old, false)
-			return Result{Shadowed, old.entry.Version}, nil
-		}
-	}
-	c.arrive(o, old, true)
-	c.replace(o, old)
-	return Result{Applied, o.Version}, nil
-}
-
-func (c *change) lookup(o offer) (held, error) {
-	if h, ok := c.rows[string(o.rowKey)]; ok {
-		return h, nil
-	}
-	row, found, err := c.store.engine.Get(o.rowKey)
-	var e lww.Entry
-	if err == nil && found {
-		e, err = lww.DecodeRow(o.Key, row)
-	}
-	if err != nil && c.store.noteUnreadable(ring.At(o.shard, o.token, c.store.opts.Shards), err) {
-		// What has rotted is lost here, as on a disk that was replaced, and the write
-		// is taken as there. Its leaf still counts the old row: it is in quarantine
-		// until it is healed.
-		return held{}, nil
-	}
-	if err != nil {
-		return held{}, fmt.Errorf("storage: reading the old version of %q: %w", o.Key, err)
-	}
-	if !found {
-		return held{}, nil
-	}
-	return held{e, c.store.hasher.Entry(e), true}, nil
-}
-
-func (c *change) arrive(o offer, old held, applied bool) {
-	a := arrival{row: rowID{o.shard, o.token}, applied: applied, offered: version{o.Version, o.sum}}
-	if old.found {
-		a.met = version{old.entry.Version, old.sum}
-	}
-	c.arrivals = append(c.arrivals, a)
-}
-
-// replace puts the new version in place of the old one in data, index, leaf and
-// totals.
-func (c *change) replace(o offer, old held) {
-	x := ring.At(o.shard, o.token, c.store.opts.Shards)
-	sc := c.shards[o.shard]
-	if sc == nil {
-		sc = new(shardChange)
-		c.shards[o.shard] = sc
-	}
-	sc.writes++
-	sc.newest = max(sc.newest, o.Newest())
-	var delta merkle.Digest
-	if old.found {
-		delta = delta.Minus(merkle.DigestOf(x, old.sum))
-		if old.entry.Tombstone {
-			sc.tombstones--
-		}
-		if k, ok := appendGarbageKey(nil, o.shard, o.token, old.entry); ok {
-			c.batch.Delete(k)
-		}
-	}
-	if o.Tombstone && c.store.opts.PhysicalDelete {
-		c.batch.Delete(o.rowKey)
-		c.rows[string(o.rowKey)] = held{}
-	} else {
-		c.batch.Set(o.rowKey, lww.AppendRow(nil, o.Entry))
-		if k, ok := appendGarbageKey(nil, o.shard, o.token, o.Entry); ok {
-			c.batch.Set(k, nil)
-		}
-		delta = delta.Plus(merkle.DigestOf(x, o.sum))
-		if o.Tombstone {
-			sc.tombstones++
-		}
-		c.rows[string(o.rowKey)] = held{o.Entry, o.sum, true}
-	}
-	id := leafID{o.shard, c.store.shards[o.shard].tree.Leaf(x)}
-	c.leaves[id] = c.leaves[id].Plus(delta)
-	sc.digest = sc.digest.Plus(delta)
-}
-
-// putTrees adds the changed leaves and totals to the batch.
-func (c *change) putTrees() {
-	for id, delta := range c.leaves {
-		s := c.store.shards[id.shard].tree.LeafSyndrome(id.leaf)
-		putLeaf(c.batch, id.shard, id.leaf, s.Plus(delta.Syndrome))
-	}
-	for shard, sc := range c.shards {
-		t := c.store.totals(shard)
-		t.sum = t.sum.Plus(sc.digest.Sum)
-		t.newest = max(t.newest, sc.newest)
-		t.entries += sc.digest.Count
-		t.tombstones += sc.tombstones
-		c.batch.Set(appendTotalsKey(nil, shard), t.append(nil))
-	}
-}
-
-func putLeaf(b Batch, shard int, leaf merkle.Node, s merkle.Syndrome) {
-	if k := appendLeafKey(nil, shard, leaf); s.IsZero() {
-		b.Delete(k)
-	} else {
-		b.Set(k, s.Append(nil))
-	}
-}
-
-// adjustTrees brings memory to where the committed batch is.
-func (c *change) adjustTrees() {
-	for id, delta := range c.leaves {
-		c.store.shards[id.shard].tree.Adjust(id.leaf.First(), delta)
-	}
-	for shard, sc := range c.shards {
-		sh := &c.store.shards[shard]
-		sh.tombstones += sc.tombstones
-		sh.newest = max(sh.newest, sc.newest)
-		c.store.stats.entries.Add(sc.digest.Count)
-		c.store.stats.tombstones.Add(sc.tombstones)
-	}
 }

@@ -8,6 +8,11 @@ type Engine interface {
 	// Snapshot returns a view of everything committed so far that no later
 	// commit changes. The caller closes it.
 	Snapshot() Reader
+	// Lookup reads several rows as they are at one moment and calls visit for
+	// each key in turn. It is for the old versions of what is being written: a
+	// key that has no row should cost no read of the disk. The value belongs to
+	// the engine and changes after visit returns; visit must not call the engine.
+	Lookup(keys [][]byte, visit func(i int, value []byte, found bool)) error
 	// NewBatch returns an empty batch.
 	NewBatch() Batch
 	// Commit applies a batch as a whole, visible to readers when it returns,
@@ -16,6 +21,20 @@ type Engine interface {
 	// batch is durable; without, it survives a crash only by luck. wait must be
 	// called exactly once.
 	Commit(b Batch, sync bool) (wait func() error, err error)
+	// NewLoad begins to take many rows at once. There may be several loads.
+	NewLoad() (Load, error)
+}
+
+// Load takes rows in the order of their keys, into ranges where there are none.
+type Load interface {
+	// Set adds a row. Its key is greater than that of the row before.
+	Set(key, value []byte) error
+	// Commit makes all rows visible and durable at once, and everything durable
+	// that was committed before. After an error nobody knows.
+	Commit() error
+	// Abort drops the rows, unless they are committed. It releases what the load
+	// took, and must be called if Commit was not.
+	Abort() error
 }
 
 // Reader reads rows in the order of their keys.
@@ -32,4 +51,7 @@ type Reader interface {
 type Batch interface {
 	Set(key, value []byte)
 	Delete(key []byte)
+	// DeleteRange deletes the rows in [lower, upper), those that the batch has
+	// set before included.
+	DeleteRange(lower, upper []byte)
 }

@@ -85,6 +85,7 @@ func TestFailingReadLeavesNothingHalfDone(t *testing.T) {
 			if _, err := s.Apply(someEntries(1)); err != nil {
 				t.Fatal(err)
 			}
+			s = open(t, engine, storagetest.Options) // which has met no key yet
 			rowsBefore, rootsBefore, statsBefore := rows(t, engine), roots(s), s.Stats()
 
 			reads := 0
@@ -238,7 +239,7 @@ func TestOpenReportsFailures(t *testing.T) {
 	failScan := func(prefix string) func() {
 		return func() {
 			engine.OnScan = func(lower, _ []byte) error {
-				if string(lower) == prefix {
+				if string(lower[:1]) == prefix {
 					return errDisk
 				}
 				return nil
@@ -246,17 +247,30 @@ func TestOpenReportsFailures(t *testing.T) {
 		}
 	}
 	written := memstore.New()
-	if _, err := open(t, written, storagetest.Options).Apply(someEntries(1)); err != nil {
+	s := open(t, written, storagetest.Options)
+	if _, err := s.Apply(someEntries(1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	for name, arm := range map[string]func(){
 		"reading the layout":    func() { engine.OnGet = func([]byte) error { return errDisk } },
 		"committing the layout": func() { engine.OnCommit = fail },
 		"syncing the layout":    func() { engine.OnWait = fail },
-		"looking for leaves":    failScan("l"),
-		"looking for totals":    failScan("s"),
-		"reading the leaves":    func() { engine.Engine = written; failScan("l")() },
-		"reading the totals":    func() { engine.Engine = written; failScan("s")() },
+		"looking for rows":      failScan("t"),
+		"reading the checkpoint": func() {
+			engine.Engine = written
+			engine.OnGet = func(key []byte) error {
+				if key[0] == 'c' {
+					return errDisk
+				}
+				return nil
+			}
+		},
+		"reading the totals": func() { engine.Engine = written; failScan("s")() },
+		"reading the leaves": func() { engine.Engine = written; failScan("l")() },
+		"reading the log":    func() { engine.Engine = written; failScan("t")() },
 	} {
 		engine.Engine = memstore.New()
 		arm()
@@ -276,10 +290,9 @@ func many(n int, stamp hlc.Stamp) (entries []lww.Entry) {
 	return entries
 }
 
-func leaves(t *testing.T, e storage.Reader) (n uint64) {
-	t.Helper()
-	for shard := range storagetest.Options.Shards {
-		n += storagetest.TotalsOf(t, e, shard).Leaves
+func leaves(s *storage.Store) (n int) {
+	for shard := range s.Shards() {
+		n += len(storagetest.Leaves(s, shard))
 	}
 	return n
 }
@@ -301,7 +314,7 @@ func TestFailingSplit(t *testing.T) {
 		t.Errorf("%d scans of a disk that cannot be read", scans)
 	}
 	engine.OnScan = nil
-	if n := leaves(t, engine); n != 4 {
+	if n := leaves(s); n != 4 {
 		t.Errorf("%d leaves, without having read a row", n)
 	}
 	storagetest.Check(t, engine, s, storagetest.Options)
@@ -310,52 +323,16 @@ func TestFailingSplit(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := leaves(t, engine); n < 400 {
+	if n := leaves(s); n < 400 {
 		t.Errorf("%d leaves for 800 entries: the splits were not made up for", n)
 	}
 	storagetest.Check(t, engine, s, storagetest.Options)
 }
 
-// TestFailingCommitOfASplit: the write before it is committed and said to be, the
-// store takes no more, and opening again finds an exact tree, whether the split
-// was applied or not.
-func TestFailingCommitOfASplit(t *testing.T) {
-	for name, applies := range map[string]bool{"and was not applied": false, "but was applied": true} {
-		t.Run(name, func(t *testing.T) {
-			lossy := &lossy{Engine: memstore.New(), applies: applies}
-			engine := &storagetest.Intercept{Engine: lossy}
-			s := open(t, engine, storagetest.Options)
-			commits := 0
-			engine.OnCommit = func() error {
-				commits++
-				lossy.armed = commits == 2
-				return nil
-			}
-			results, err := s.Apply(many(40, 1))
-			if err != nil || len(results) != 40 || commits != 2 {
-				t.Fatalf("a write whose split cannot be committed: %d results, %v, after %d commits", len(results), err, commits)
-			}
-			engine.OnCommit, lossy.armed = nil, false
-			select {
-			case <-s.Broken():
-			default:
-				t.Error("nobody was told")
-			}
-			refusesWrites(t, s, engine)
-			if n := leaves(t, engine); applies != (n > 4) {
-				t.Errorf("%d leaves", n)
-			}
-			s = open(t, engine, storagetest.Options)
-			if held := storagetest.Check(t, engine, s, storagetest.Options); len(held) != 40 {
-				t.Errorf("%d entries of 40", len(held))
-			}
-		})
-	}
-}
-
-// TestCrashBeforeASplitIsDurable: nobody syncs a split. After a crash the tree
-// has the shape from before it and the entries from after, and grows on.
-func TestCrashBeforeASplitIsDurable(t *testing.T) {
+// TestCrashBeforeASplitIsLogged: a split is on disk with the write after it. After
+// a crash the tree has the shape from before it and the entries from after, and
+// grows on.
+func TestCrashBeforeASplitIsLogged(t *testing.T) {
 	engine := memstore.New()
 	n := 0
 	for life := range 50 {
@@ -366,16 +343,17 @@ func TestCrashBeforeASplitIsDurable(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		grown := leaves(t, engine)
+		grown := leaves(s)
 		engine = engine.Crash()
-		if leaves(t, engine) > grown {
+		s = open(t, engine, storagetest.Options)
+		if leaves(s) > grown {
 			t.Fatal("a crash adds leaves")
 		}
-		if held := storagetest.Check(t, engine, open(t, engine, storagetest.Options), storagetest.Options); len(held) != n {
+		if held := storagetest.Check(t, engine, s, storagetest.Options); len(held) != n {
 			t.Fatalf("life %d: %d entries of %d", life, len(held), n)
 		}
 	}
-	if l := leaves(t, engine); l < uint64(n)/4 {
+	if l := leaves(open(t, engine, storagetest.Options)); l < n/4 {
 		t.Errorf("%d leaves for %d entries: no split ever survived", l, n)
 	}
 }
@@ -416,5 +394,38 @@ func TestRotDoesNotSpreadWhenLeavesSplit(t *testing.T) {
 		if err := snapshot.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestFailingReadFailsAlone: of calls that are made at the same time, only those
+// whose old versions cannot be read fail.
+func TestFailingReadFailsAlone(t *testing.T) {
+	engine := &storagetest.Intercept{Engine: memstore.New()}
+	s := open(t, engine, storagetest.Options)
+	engine.OnGet = func(key []byte) error {
+		if strings.HasSuffix(string(key), "bad") {
+			return errDisk
+		}
+		return nil
+	}
+	var wg sync.WaitGroup
+	for w := range 6 {
+		wg.Go(func() {
+			for i := range 30 {
+				good := entry(fmt.Sprintf("key%d-%d", w, i), 1)
+				if w%2 == 0 {
+					if results, err := s.Apply([]lww.Entry{good}); err != nil || results[0].Outcome != storage.Applied {
+						t.Errorf("a call beside those that fail: %v, %v", results, err)
+					}
+				} else if results, err := s.Apply([]lww.Entry{good, entry("bad", 1)}); !errors.Is(err, errDisk) || results != nil {
+					t.Errorf("a call that cannot read: %v, %v", results, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	engine.OnGet = nil
+	if held := storagetest.Check(t, engine, s, storagetest.Options); len(held) != 3*30 {
+		t.Errorf("%d entries, want those of the calls that succeeded", len(held))
 	}
 }

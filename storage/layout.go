@@ -2,7 +2,6 @@ package storage
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 
 	"syntropy/hlc"
@@ -17,24 +16,29 @@ import (
 //
 //	'd' | shard 2 | token 8 | key             the entry (package lww, AppendRow)
 //	'g' | shard 2 | stamp 8 | token 8 | key   nothing: the garbage index
-//	'l' | shard 2 | bits 1 | path 8           syndrome 31, of a leaf of the tree
-//	's' | shard 2                             sum 16 | newest 8 | entries, tombstones, leaves uvarint
 //	'm' | name                                meta
+//	't' | number 8                            the tree log: what one commit did to the trees
+//	'c'                                       number 8 | newest 8, of the last checkpoint
+//	's' | number 8 | shard 2                  sum 16 | entries, tombstones, leaves uvarint
+//	'l' | number 8 | shard 2 | first 4        syndromes 31 each, of up to 64 leaves
 //
-// Bits and path are those of the leaf's merkle.Node, counted from the root over
-// all shards. A leaf whose syndrome is zero has no row, and a shard that was never
-// written to has no totals ('s'). Newest is the greatest stamp that any entry of
-// the shard ever had (Store.RecentFloor begins there).
+// The trees live in memory. On disk they are a checkpoint, the rows 's' and 'l'
+// under the number that the row 'c' has, and the rows 't' with greater numbers,
+// one for every commit since; treelog.go draws those. A shard without a row 's'
+// has an empty tree. The leaves of a shard are in the order of positions, first
+// counts those before the row.
 //
 // The garbage index lists what may be purged one day, in the order in which it
 // may: tombstones by their stamp, expiring entries by the later of their stamps
 // and their expiry. So the cost of a purge grows with what it purges.
 const (
-	prefixData    = 'd'
-	prefixGarbage = 'g'
-	prefixLeaf    = 'l'
-	prefixMeta    = 'm'
-	prefixTotals  = 's'
+	prefixCheckpoint = 'c'
+	prefixData       = 'd'
+	prefixGarbage    = 'g'
+	prefixLeaves     = 'l'
+	prefixMeta       = 'm'
+	prefixTotals     = 's'
+	prefixTreeLog    = 't'
 )
 
 const dataHead = 1 + 2 + 8
@@ -63,15 +67,15 @@ func splitDataKey(k []byte) (token ring.Token, key []byte, err error) {
 }
 
 // appendGarbageKey appends the index row of an entry, if it has one.
-func appendGarbageKey(dst []byte, shard int, token ring.Token, e lww.Entry) (key []byte, indexed bool) {
-	at, ok := purgeableAt(e.Version)
+func appendGarbageKey(dst []byte, shard int, token ring.Token, key []byte, v lww.Version) (row []byte, indexed bool) {
+	at, ok := purgeableAt(v)
 	if !ok {
 		return dst, false
 	}
 	dst = appendShard(dst, prefixGarbage, shard)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(at))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(token))
-	return append(dst, e.Key...), true
+	return append(dst, key...), true
 }
 
 // purgeableAt returns the stamp that a purge cut must reach before it covers a
@@ -86,36 +90,29 @@ func purgeableAt(v lww.Version) (hlc.Stamp, bool) {
 	return 0, false
 }
 
-func appendLeafKey(dst []byte, shard int, leaf merkle.Node) []byte {
-	dst = appendShard(dst, prefixLeaf, shard)
-	dst = append(dst, leaf.Bits)
-	return binary.BigEndian.AppendUint64(dst, leaf.Path)
+// appendNumbered appends the key of a row that belongs to a commit: one of the
+// tree log, or the beginning of those of a checkpoint.
+func appendNumbered(dst []byte, prefix byte, number uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(dst, prefix), number)
 }
 
-var (
-	errLeafRow   = errors.New("storage: a leaf row is malformed: the store is damaged, restore it or start from an empty directory")
-	errTotalsRow = errors.New("storage: a totals row is malformed: the store is damaged, restore it or start from an empty directory")
-)
-
-func decodeLeaf(k, v []byte) (shard int, leaf merkle.Node, s merkle.Syndrome, err error) {
-	if len(k) != 1+2+1+8 || len(v) != merkle.SyndromeBytes {
-		return 0, leaf, s, errLeafRow
-	}
-	shard = int(binary.BigEndian.Uint16(k[1:]))
-	leaf = merkle.Node{Bits: k[3], Path: binary.BigEndian.Uint64(k[4:])}
-	s = merkle.SyndromeFrom(v)
-	if !leaf.Valid() || !s.Valid() || s.IsZero() {
-		return 0, leaf, s, errLeafRow
-	}
-	return shard, leaf, s, nil
+func appendTotalsKey(dst []byte, number uint64, shard int) []byte {
+	return binary.BigEndian.AppendUint16(appendNumbered(dst, prefixTotals, number), uint16(shard))
 }
 
-func appendTotalsKey(dst []byte, shard int) []byte { return appendShard(dst, prefixTotals, shard) }
+func appendLeavesKey(dst []byte, number uint64, shard int, first uint64) []byte {
+	dst = binary.BigEndian.AppendUint16(appendNumbered(dst, prefixLeaves, number), uint16(shard))
+	return binary.BigEndian.AppendUint32(dst, uint32(first))
+}
+
+// damaged is the error of rows that nobody can have written.
+func damaged(format string, args ...any) error {
+	return fmt.Errorf("storage: "+format+": the store is damaged, restore it or start from an empty directory", args...)
+}
 
 // totals is what a shard is known by besides its leaves.
 type totals struct {
 	sum        merkle.Sum
-	newest     hlc.Stamp
 	entries    uint64 // tombstones included
 	tombstones uint64
 	leaves     uint64
@@ -123,7 +120,6 @@ type totals struct {
 
 func (t totals) append(dst []byte) []byte {
 	dst = t.sum.Append(dst)
-	dst = binary.BigEndian.AppendUint64(dst, uint64(t.newest))
 	dst = binary.AppendUvarint(dst, t.entries)
 	dst = binary.AppendUvarint(dst, t.tombstones)
 	return binary.AppendUvarint(dst, t.leaves)
@@ -135,30 +131,28 @@ func (t totals) append(dst []byte) []byte {
 // for all memory.
 const moreLeaves = 1 << 20
 
-func decodeTotals(k, v []byte) (shard int, t totals, err error) {
-	if len(k) != 1+2 || len(v) < merkle.SumBytes+8 {
-		return 0, t, errTotalsRow
+func decodeTotals(v []byte) (t totals, ok bool) {
+	if len(v) < merkle.SumBytes {
+		return t, false
 	}
-	shard = int(binary.BigEndian.Uint16(k[1:]))
 	t.sum = merkle.SumFrom(v)
-	t.newest = hlc.Stamp(binary.BigEndian.Uint64(v[merkle.SumBytes:]))
-	v = v[merkle.SumBytes+8:]
+	v = v[merkle.SumBytes:]
 	for _, field := range []*uint64{&t.entries, &t.tombstones, &t.leaves} {
 		x, n := binary.Uvarint(v)
 		if n <= 0 {
-			return 0, t, errTotalsRow
+			return t, false
 		}
 		*field, v = x, v[n:]
 	}
 	switch {
 	case len(v) > 0, t.tombstones > t.entries:
-		return 0, t, errTotalsRow
+		return t, false
 	case t.leaves == 0, t.leaves > 1<<merkle.MaxDepth, t.leaves > moreLeaves && t.leaves-moreLeaves > t.entries:
-		return 0, t, errTotalsRow
+		return t, false
 	case t.entries == 0 && t.sum != merkle.Sum{}:
-		return 0, t, errTotalsRow
+		return t, false
 	}
-	return shard, t, nil
+	return t, true
 }
 
 func appendMetaKey(dst []byte, name string) []byte {

@@ -110,6 +110,8 @@ func TestStoreAgainstTheObvious(t *testing.T) {
 		reopen := func() {
 			var err error
 			opts.LeafKeys = rapid.IntRange(1, 3).Draw(t, "leaf keys")
+			opts.VersionBytes = rapid.SampledFrom([]int64{-1, 1, 1 << 12}).Draw(t, "version bytes")
+			opts.CheckpointWrites = rapid.SampledFrom([]int{1, 3, 10, 100}).Draw(t, "checkpoint writes")
 			if s, err = storage.Open(engine, opts); err != nil {
 				t.Fatal(err)
 			}

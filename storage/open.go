@@ -7,14 +7,13 @@ import (
 	"errors"
 	"fmt"
 
-	"syntropy/hlc"
 	"syntropy/merkle"
 	"syntropy/ring"
 )
 
 // layoutVersion changes with the layout of rows. A store of another version is
 // refused.
-const layoutVersion = 2
+const layoutVersion = 3
 
 const metaLayout = "layout"
 
@@ -26,6 +25,12 @@ func Open(engine Engine, opts Options) (*Store, error) {
 	}
 	if opts.LeafKeys < 0 {
 		return nil, fmt.Errorf("storage: %d entries for each leaf: the number must be positive, or zero for the default", opts.LeafKeys)
+	}
+	if opts.CheckpointWrites < 0 {
+		return nil, fmt.Errorf("storage: a checkpoint after %d writes: the number must be positive, or zero for the default", opts.CheckpointWrites)
+	}
+	if opts.CheckpointWrites == 0 {
+		opts.CheckpointWrites = DefaultCheckpointWrites
 	}
 	if opts.LeafKeys == 0 {
 		opts.LeafKeys = merkle.DefaultLeafKeys
@@ -42,21 +47,30 @@ func Open(engine Engine, opts Options) (*Store, error) {
 		broken: make(chan struct{}),
 
 		quarantine: newQuarantine(),
+
+		queue:   queue{flying: make(chan struct{}, maxFlying)},
+		stripes: make([]stripe, stripes),
+	}
+	if opts.VersionBytes == 0 {
+		opts.VersionBytes = DefaultVersionBytes
+	}
+	if opts.VersionBytes > 0 && !opts.PhysicalDelete { // which forgets versions
+		s.versions = newVersions(opts.VersionBytes)
 	}
 	if err := s.openLayout(); err != nil {
 		return nil, err
 	}
-	if err := s.loadTotals(); err != nil {
+	if err := s.loadCheckpoint(); err != nil {
 		return nil, err
 	}
-	if err := s.loadLeaves(); err != nil {
+	if err := s.replayLog(); err != nil {
 		return nil, err
 	}
-	var newest hlc.Stamp
 	for _, sh := range s.shards {
-		newest = max(newest, sh.newest)
+		s.stats.entries.Add(sh.tree.Root().Count)
+		s.stats.tombstones.Add(sh.tombstones)
 	}
-	s.recent = newRecent(opts.RecentEntries, newest)
+	s.recent = newRecent(opts.RecentEntries, s.newest)
 	return s, nil
 }
 
@@ -95,11 +109,10 @@ func (s *Store) openLayout() error {
 }
 
 // checkEmpty makes sure that a store without a layout row is a new one, and not
-// one that lost it. Where there are entries, there are totals, and in stores of
-// the first version leaves.
+// one that lost it. Where there are entries, there are rows of trees.
 func (s *Store) checkEmpty() error {
 	empty := true
-	for _, prefix := range []byte{prefixLeaf, prefixTotals} {
+	for _, prefix := range []byte{prefixCheckpoint, prefixLeaves, prefixTotals, prefixTreeLog} {
 		err := s.engine.Scan([]byte{prefix}, []byte{prefix + 1}, func(_, _ []byte) bool {
 			empty = false
 			return false
@@ -109,7 +122,7 @@ func (s *Store) checkEmpty() error {
 		}
 	}
 	if !empty {
-		return errors.New("storage: there are rows but no layout row: the store is damaged, restore it or start from an empty directory")
+		return damaged("there are rows but no layout row")
 	}
 	return nil
 }
@@ -119,53 +132,4 @@ func first(b []byte) int {
 		return 0
 	}
 	return int(b[0])
-}
-
-// loadTotals makes the trees, empty but for count and sum.
-func (s *Store) loadTotals() error {
-	var bad error
-	under := func(shard int) merkle.Node {
-		return merkle.Node{Bits: uint8(ring.ShardBits(s.opts.Shards)), Path: uint64(shard)}
-	}
-	err := s.engine.Scan([]byte{prefixTotals}, []byte{prefixTotals + 1}, func(k, v []byte) bool {
-		shard, t, err := decodeTotals(k, v)
-		if err == nil && shard >= s.opts.Shards {
-			err = errTotalsRow
-		}
-		if err != nil {
-			bad = err
-			return false
-		}
-		sh := &s.shards[shard]
-		sh.tree = merkle.NewTreeOf(under(shard), s.opts.LeafKeys, t.leaves)
-		sh.tree.AdjustTotals(t.sum, t.entries)
-		sh.tombstones, sh.newest = t.tombstones, t.newest
-		s.stats.entries.Add(t.entries)
-		s.stats.tombstones.Add(t.tombstones)
-		return true
-	})
-	for i := range s.shards {
-		if s.shards[i].tree == nil {
-			s.shards[i].tree = merkle.NewTree(under(i), s.opts.LeafKeys)
-		}
-	}
-	return errors.Join(err, bad)
-}
-
-// loadLeaves fills the trees from the stored leaves.
-func (s *Store) loadLeaves() error {
-	var bad error
-	err := s.engine.Scan([]byte{prefixLeaf}, []byte{prefixLeaf + 1}, func(k, v []byte) bool {
-		shard, leaf, syndrome, err := decodeLeaf(k, v)
-		switch {
-		case err != nil:
-			bad = err
-		case shard >= s.opts.Shards || !s.shards[shard].tree.IsLeaf(leaf) || s.shards[shard].tree.Root().Count == 0:
-			bad = fmt.Errorf("storage: shard %d has a leaf row for node %q, which is no leaf by its totals: the store is damaged, restore it or start from an empty directory", shard, leaf)
-		default:
-			s.shards[shard].tree.Load(leaf, syndrome)
-		}
-		return bad == nil
-	})
-	return errors.Join(err, bad)
 }

@@ -129,7 +129,7 @@ func (s *scrubbed) add(r merkle.Row) bool {
 		s.tombstones++
 	}
 	_, token := s.snapshot.Locate(r.Entry.Key)
-	if k, ok := appendGarbageKey(nil, s.shard, token, r.Entry); ok {
+	if k, ok := appendGarbageKey(nil, s.shard, token, r.Entry.Key, r.Entry.Version); ok {
 		s.indexed.add(s.snapshot.hasher.Bytes(k))
 	}
 	size := dataHead + lww.EncodedLen(r.Entry)
@@ -278,6 +278,7 @@ func (s *Store) Heal(theirs []lww.Entry, findings ...Findings) (h Healed, err er
 			h.Leaves++
 		}
 	}
+	defer s.forget()
 	for len(unread) > 0 { // neighbours together: a rotten block must not be cut in two
 		n := 1
 		for n < len(unread) && unread[n].leaf.First() == unread[n-1].leaf.Last()+1 {
@@ -333,14 +334,14 @@ func (s *Store) mergeLeaf(leaf merkle.Node, theirs []lww.Entry, batch Batch, fix
 		final[string(e.Key)] = r
 		if ok {
 			fix.remove(ours)
-			if k, indexed := appendGarbageKey(nil, shard, s.tokens.Of(e.Key), ours.Entry); indexed {
+			if k, indexed := appendGarbageKey(nil, shard, s.tokens.Of(e.Key), e.Key, ours.Entry.Version); indexed {
 				batch.Delete(k)
 			}
 		}
 		fix.insert(r)
 		h.Changed++
 		batch.Set(appendDataKey(nil, shard, s.tokens.Of(e.Key), e.Key), lww.AppendRow(nil, e))
-		if k, indexed := appendGarbageKey(nil, shard, s.tokens.Of(e.Key), e); indexed {
+		if k, indexed := appendGarbageKey(nil, shard, s.tokens.Of(e.Key), e.Key, e.Version); indexed {
 			batch.Set(k, nil)
 		}
 	}
@@ -430,18 +431,17 @@ func (f *treeFix) remove(r merkle.Row) {
 }
 
 // fixTree commits a batch together with leaves and totals that are set and not
-// derived from a write: it is the one place that knows how. The caller holds s.mu.
+// derived from a write. The caller holds s.mu.
 func (s *Store) fixTree(shard int, batch Batch, fix treeFix) error {
 	sh := &s.shards[shard]
+	f := shapeFixed{entries: fix.off.Count, tombstones: fix.tombstones}
 	for leaf, syndrome := range fix.leaves {
-		putLeaf(batch, shard, leaf, syndrome)
+		f.leaves = append(f.leaves, fixedLeaf{leaf.First(), syndrome.Minus(sh.tree.LeafSyndrome(leaf))})
 	}
-	t := s.totals(shard)
-	t.sum = t.sum.Plus(fix.off.Sum)
-	t.entries += fix.off.Count
-	t.tombstones += fix.tombstones
-	t.newest = max(t.newest, fix.newest)
-	batch.Set(appendTotalsKey(nil, shard), t.append(nil))
+	s.shapes.add(shard, shapeFix, sh.tree.Leaves())
+	s.shapes.bytes = f.append(s.shapes.bytes)
+	row := binary.BigEndian.AppendUint16(s.shapes.appendLogRow(nil, fix.newest, 0), uint16(shard))
+	s.putLogRow(batch, fix.off.Sum.Append(row), 0)
 	wait, err := s.engine.Commit(batch, true)
 	if err == nil {
 		err = wait()
@@ -449,14 +449,25 @@ func (s *Store) fixTree(shard int, batch Batch, fix treeFix) error {
 	if err != nil {
 		return s.commitFailed(err)
 	}
-	for leaf, syndrome := range fix.leaves {
-		sh.tree.Load(leaf, syndrome.Minus(sh.tree.LeafSyndrome(leaf)))
-	}
-	sh.tree.AdjustTotals(fix.off.Sum, fix.off.Count)
-	sh.tombstones, sh.newest, sh.splitAt = t.tombstones, t.newest, 0
+	f.apply(sh)
+	sh.tree.AdjustTotals(fix.off.Sum, 0)
+	sh.splitAt = 0
+	s.newest = max(s.newest, fix.newest)
 	s.stats.entries.Add(fix.off.Count)
 	s.stats.tombstones.Add(fix.tombstones)
 	return nil
+}
+
+// forget is for rows that were changed behind the back of those who remember them:
+// the present versions of keys, and whoever has read a row and is about to write.
+// The caller holds s.mu.
+func (s *Store) forget() {
+	if s.versions != nil {
+		s.versions.clear()
+	}
+	for i := range s.stripes {
+		s.stripes[i].writes.Add(1)
+	}
 }
 
 // indexChunk is how many rows are made right at a time: the store takes no writes
@@ -477,7 +488,7 @@ func (s *Store) HealIndex(ctx context.Context, shard int) (wrong int, err error)
 				return err
 			}
 			if found {
-				if want, ok := appendGarbageKey(nil, shard, token, e); ok && bytes.Equal(want, k) {
+				if want, ok := appendGarbageKey(nil, shard, token, key, e.Version); ok && bytes.Equal(want, k) {
 					return nil
 				}
 			}
@@ -508,7 +519,7 @@ func (s *Store) HealIndex(ctx context.Context, shard int) (wrong int, err error)
 		if err != nil || !found {
 			return err
 		}
-		want, ok := appendGarbageKey(nil, shard, token, e)
+		want, ok := appendGarbageKey(nil, shard, token, key, e.Version)
 		if !ok {
 			return nil
 		}
@@ -539,7 +550,7 @@ func (s *Store) replaceIndex(first, last int) (rows int, err error) {
 	var keys [][]byte
 	for shard := first; shard <= last; shard++ {
 		err := scan(s.engine, shard, 0, ring.MaxToken, func(t ring.Token, e lww.Entry) bool {
-			if k, ok := appendGarbageKey(nil, shard, t, e); ok {
+			if k, ok := appendGarbageKey(nil, shard, t, e.Key, e.Version); ok {
 				keys = append(keys, k)
 			}
 			return true

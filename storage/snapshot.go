@@ -102,6 +102,12 @@ func (s *Snapshot) Syndromes(n merkle.Node, bits int, dst []merkle.Syndrome) (ok
 	return s.trees[s.shardOf(n)].Syndromes(n, bits, dst)
 }
 
+// Leaf returns the leaf above a position as the tree of its shard has it. Leaves
+// follow the number of entries; what is below them is summed from Rows.
+func (s *Snapshot) Leaf(x ring.Position) merkle.Node {
+	return s.trees[x.Shard(len(s.trees))].Leaf(x)
+}
+
 func (s *Snapshot) shardOf(n merkle.Node) int { return n.First().Shard(len(s.trees)) }
 
 // Rows visits the rows under n, which is the node of a shard or below it, in the
@@ -160,4 +166,12 @@ func (s *Snapshot) Recompute(ctx context.Context, shard int) (Audit, error) {
 		return Audit{}, err
 	}
 	return f.Audit, nil
+}
+
+// TreeBytes returns the memory that the trees of all shards take, about.
+func (s *Snapshot) TreeBytes() (n int) {
+	for _, t := range s.trees {
+		n += t.Bytes()
+	}
+	return n
 }

@@ -16,17 +16,18 @@ const benchKeysMax = 100_000_000
 func newBench(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench",
-		Short: "what does it cost to find out where two replicas differ?",
-		Long: `Measures the parts of Syntropy on this machine. It asks no node and writes no file.
+		Short: "what do repair sessions and the storage cost on this machine?",
+		Long: `Measures the parts of Syntropy on this machine. It asks no node, and leaves no file.
 
 Example:
   $ syntropy bench reconcile --keys 1e6 --diverged 1000
+  $ syntropy bench storage --rows 1e6
 
 Exit statuses: 0 fine; 1 the command failed, or what it measured went wrong; 2 usage.`,
 		Args: knownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newBenchReconcile(a))
+	cmd.AddCommand(newBenchReconcile(a), newBenchStorage(a))
 	return cmd
 }
 

@@ -170,9 +170,10 @@ func (n *Node) openReplica(record *topology.Record, table *topology.Table, self 
 		disk = n.opts.wrap(engine)
 	}
 	store, err := storage.Open(disk, storage.Options{
-		Shards: record.Settings.Shards,
-		Secret: record.Secret,
-		NoSync: n.opts.SyncInterval > 0,
+		Shards:       record.Settings.Shards,
+		Secret:       record.Secret,
+		NoSync:       n.opts.SyncInterval > 0,
+		VersionBytes: n.opts.CacheBytes / 4, // of about as many keys as its blocks hold
 	})
 	if err != nil {
 		return nil, errors.Join(n.unopened(err), engine.Close())

@@ -200,7 +200,7 @@ func (v valueless) Root(shard int) (d merkle.Digest) {
 // Syndromes leaves it to the session to sum them from the rows.
 func (v valueless) Syndromes(merkle.Node, int, []merkle.Syndrome) bool { return false }
 
-// forgetful is an engine that leaves the leaves out of a batch with a tombstone.
+// forgetful is an engine that leaves the trees out of a batch with a tombstone.
 type forgetful struct{ *memstore.Engine }
 
 func (f forgetful) NewBatch() storage.Batch { return &forgetfulBatch{Batch: f.Engine.NewBatch()} }
@@ -220,8 +220,8 @@ func (b *forgetfulBatch) Set(key, value []byte) {
 	switch {
 	case key[0] == 'd' && value[0]&1 != 0:
 		b.deletes = true
-	case key[0] == 'l' && b.deletes:
-		return
+	case key[0] == 't' && b.deletes:
+		value = make([]byte, 16) // a row of the tree log that changes nothing
 	}
 	b.Batch.Set(key, value)
 }

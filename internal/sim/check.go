@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 
-	"syntropy/hlc"
 	"syntropy/lww"
 	"syntropy/merkle"
 	"syntropy/ring"
@@ -78,7 +77,8 @@ func (n *node) rows() map[string]lww.Entry {
 
 // checkProof holds a completed session to what it claims: whatever one side held
 // when it began, and is not younger than the settle window, the other side now
-// has too, or newer. The purge of tombstones will rest on this.
+// has too, or newer. The purge of tombstones will rest on this: they have no expiry
+// that could make them young again.
 func (w *world) checkProof(s *session) {
 	w.proves(s, s.view, s.b)
 	w.proves(s, s.theirs, s.a)
@@ -93,16 +93,14 @@ func (w *world) proves(s *session, held *storage.Snapshot, by *node) {
 		under := merkle.Node{Bits: uint8(ring.ShardBits(w.opts.Shards)), Path: uint64(shard)}
 		err := held.Rows(under, func(r *merkle.Row) bool {
 			e := r.Entry
-			if e.Stamp > s.settled {
+			// A young touch of an old value may be on its way, and the value with it: the
+			// touch may be all that ever brought it here.
+			if e.Newest() > s.settled {
 				return true
 			}
 			got, found := now[string(e.Key)]
 			if !found && e.Tombstone && w.opts.Bug == PhysicalDelete {
 				return true
-			}
-			// A young touch of an old value may be on its way, the value not.
-			if found && e.ExpiryStamp > s.settled {
-				e, got = withoutExpiry(e), withoutExpiry(got)
 			}
 			if !found || lww.Compare(got, e) < 0 {
 				w.fail("proof: session %d is complete, and n%d lacks %s", s.id, by.id, describe(e))
@@ -113,11 +111,6 @@ func (w *world) proves(s *session, held *storage.Snapshot, by *node) {
 			w.fail("a snapshot cannot be read: %v", err)
 		}
 	}
-}
-
-func withoutExpiry(e lww.Entry) lww.Entry {
-	e.ExpiryStamp, e.ExpiryNode, e.Expires = hlc.Stamp(0), 0, 0
-	return e
 }
 
 // checkEnd holds the healed cluster to the invariants.

@@ -71,6 +71,20 @@ func (e *Engine) Scan(lower, upper []byte, visit func(k, v []byte) bool) error {
 	return s.Scan(lower, upper, visit)
 }
 
+// Lookup implements storage.Engine.
+func (e *Engine) Lookup(keys [][]byte, visit func(i int, value []byte, found bool)) error {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.closed {
+		return errClosed
+	}
+	for i, key := range keys {
+		found, ok := e.rows.Get(row{key: key})
+		visit(i, found.value, ok)
+	}
+	return nil
+}
+
 // Snapshot implements storage.Engine.
 func (e *Engine) Snapshot() storage.Reader {
 	e.mu.Lock()
@@ -107,6 +121,7 @@ type batch struct{ changes []change }
 type change struct {
 	row
 	delete bool
+	upper  []byte // of a range that is deleted; row.key is the lower bound
 }
 
 func (b *batch) Set(key, value []byte) {
@@ -115,6 +130,10 @@ func (b *batch) Set(key, value []byte) {
 
 func (b *batch) Delete(key []byte) {
 	b.changes = append(b.changes, change{row: row{key: bytes.Clone(key)}, delete: true})
+}
+
+func (b *batch) DeleteRange(lower, upper []byte) {
+	b.changes = append(b.changes, change{row: row{key: bytes.Clone(lower)}, upper: bytes.Clone(upper)})
 }
 
 // NewBatch implements storage.Engine.
@@ -129,9 +148,12 @@ func (e *Engine) Commit(b storage.Batch, sync bool) (func() error, error) {
 		return nil, errClosed
 	}
 	for _, c := range b.(*batch).changes {
-		if c.delete {
+		switch {
+		case c.upper != nil:
+			deleteRange(e.rows, c.key, c.upper)
+		case c.delete:
 			e.rows.Delete(c.row)
-		} else {
+		default:
 			e.rows.Set(c.row)
 		}
 	}
@@ -140,6 +162,45 @@ func (e *Engine) Commit(b storage.Batch, sync bool) (func() error, error) {
 	}
 	return func() error { return nil }, nil
 }
+
+func deleteRange(r *rows, lower, upper []byte) {
+	var doomed []row
+	r.Ascend(row{key: lower}, func(found row) bool {
+		if bytes.Compare(found.key, upper) >= 0 {
+			return false
+		}
+		doomed = append(doomed, found)
+		return true
+	})
+	for _, d := range doomed {
+		r.Delete(d)
+	}
+}
+
+// NewLoad implements storage.Engine.
+func (e *Engine) NewLoad() (storage.Load, error) { return &load{engine: e}, nil }
+
+type load struct {
+	engine *Engine
+	batch  batch
+}
+
+var errOrder = errors.New("memstore: a row of a load is not behind the one before")
+
+func (l *load) Set(key, value []byte) error {
+	if n := len(l.batch.changes); n > 0 && bytes.Compare(l.batch.changes[n-1].key, key) >= 0 {
+		return errOrder
+	}
+	l.batch.Set(key, value)
+	return nil
+}
+
+func (l *load) Commit() error {
+	_, err := l.engine.Commit(&l.batch, true)
+	return err
+}
+
+func (l *load) Abort() error { return nil }
 
 // Close implements storage.Reader.
 func (e *Engine) Close() error {

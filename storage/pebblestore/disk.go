@@ -136,6 +136,9 @@ func (s *diskState) insist(name string, try func() error) error {
 	for noRoom(err) && s.pause(roomRetry) {
 		err = do()
 	}
+	if noRoom(err) {
+		err = do() // the engine is being closed: a last time
+	}
 	return s.must(name, err)
 }
 

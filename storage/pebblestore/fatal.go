@@ -72,7 +72,7 @@ func openPebble(dir string, opts Options, d *disk, f *fatal) (*pebble.DB, error)
 			}
 			results <- r
 		}()
-		r.db, r.err = pebble.Open(dir, pebbleOptions(opts, d, f))
+		r.db, r.err = pebble.Open(dir, opts.settings(d, f))
 	}()
 	var r result
 	select {

@@ -62,6 +62,7 @@ type Engine struct {
 	opts  *pebble.Options
 	disk  *disk
 	fatal *fatal
+	loads loads
 }
 
 var _ storage.Engine = (*Engine)(nil)
@@ -95,6 +96,10 @@ func Open(dir string, opts Options) (*Engine, error) {
 			return nil, fmt.Errorf("pebblestore: creating %s: %w", dir, err)
 		}
 	}
+	scratch := opts.FS.PathJoin(dir, loadDir)
+	if err := opts.FS.RemoveAll(scratch); err != nil {
+		return nil, fmt.Errorf("pebblestore: removing what a load left: %w", err)
+	}
 	db, err := openPebble(dir, opts, d, f)
 	if err != nil {
 		return nil, fmt.Errorf("pebblestore: opening %s: %w", dir, err)
@@ -103,10 +108,22 @@ func Open(dir string, opts Options) (*Engine, error) {
 		return nil, fmt.Errorf("pebblestore: opening %s: %w", dir, f.met())
 	}
 	d.opened()
-	return &Engine{db, dir, pebbleOptions(opts, d, f), d, f}, nil
+	return &Engine{db, dir, opts.settings(d, f), d, f, loads{fs: d, dir: scratch}}, nil
 }
 
-func pebbleOptions(opts Options, d *disk, f *fatal) *pebble.Options {
+// Pebble returns the settings that Open uses, for those who want to compare with
+// Pebble alone.
+func (opts Options) Pebble() *pebble.Options {
+	if opts.FS == nil {
+		opts.FS = vfs.Default
+	}
+	f := newFatal(opts)
+	o := opts.settings(newDisk(opts.FS, f), f)
+	o.FS = opts.FS
+	return o
+}
+
+func (opts Options) settings(d *disk, f *fatal) *pebble.Options {
 	if opts.CacheBytes == 0 {
 		opts.CacheBytes = 256 << 20
 	}
@@ -149,6 +166,31 @@ func get(r pebble.Reader, key []byte) ([]byte, bool, error) {
 	}
 	owned := append([]byte{}, value...)
 	return owned, true, closer.Close()
+}
+
+// Lookup implements storage.Engine.
+func (e *Engine) Lookup(keys [][]byte, visit func(i int, value []byte, found bool)) (err error) {
+	// Get skips the filters of the last level, where nearly all tables are.
+	it, err := e.db.NewIter(&pebble.IterOptions{UseL6Filters: true})
+	if err != nil {
+		return rotten(err)
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for i, key := range keys {
+		if !it.SeekPrefixGE(key) {
+			if err := it.Error(); err != nil {
+				return rotten(err)
+			}
+			visit(i, nil, false)
+			continue
+		}
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return rotten(err)
+		}
+		visit(i, value, true)
+	}
+	return nil
 }
 
 // Scan implements storage.Reader.
@@ -197,6 +239,10 @@ func (b *batch) Set(key, value []byte) {
 
 func (b *batch) Delete(key []byte) { b.err = errors.Join(b.err, b.Batch.Delete(key, nil)) }
 
+func (b *batch) DeleteRange(lower, upper []byte) {
+	b.err = errors.Join(b.err, b.Batch.DeleteRange(lower, upper, nil))
+}
+
 // NewBatch implements storage.Engine.
 func (e *Engine) NewBatch() storage.Batch { return &batch{Batch: e.db.NewBatch()} }
 
@@ -230,5 +276,15 @@ func (e *Engine) Close() error {
 	if err := e.fatal.met(); err != nil {
 		return err // Pebble's locks are held for ever
 	}
-	return e.db.Close()
+	closed := make(chan error, 1)
+	go func() { closed <- e.db.Close() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-e.fatal.done: // meanwhile
+		return e.fatal.met()
+	}
 }
+
+// DB returns the database, for those who measure it.
+func (e *Engine) DB() *pebble.DB { return e.db }

@@ -3,6 +3,7 @@ package storagetest
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"testing"
 
 	"syntropy/hlc"
@@ -13,27 +14,22 @@ import (
 )
 
 // Check computes everything that a store maintains anew from its data rows and
-// compares: the tree of every shard in memory, the leaf rows and totals, the
-// garbage index, and the statistics (I5). Nobody may write meanwhile.
+// compares: the tree of every shard, in memory and as it would be after opening
+// the engine again; the garbage index, and the statistics (I5). Nobody may write
+// meanwhile.
 //
 // It parses rows by the drawing in storage/layout.go rather than with the
 // store's own code. It returns the entries, by key.
-func Check(t testing.TB, e storage.Reader, s *storage.Store, opts storage.Options) map[string]lww.Entry {
+func Check(t testing.TB, e storage.Engine, s *storage.Store, opts storage.Options) map[string]lww.Entry {
 	t.Helper()
 	tokens, hasher := ring.NewTokens(opts.Secret), merkle.NewHasher(opts.Secret)
 
 	entries := make(map[string]lww.Entry)
 	roots := make([]merkle.Digest, opts.Shards)
-	tombstones := make([]uint64, opts.Shards)
-	newest := make([]hlc.Stamp, opts.Shards)
 	index := make(map[string]bool)
-	leaves := make(map[string]merkle.Syndrome)
+	var newest hlc.Stamp
 	var stats storage.Stats
 
-	totals := make([]Totals, opts.Shards)
-	for shard := range totals {
-		totals[shard] = TotalsOf(t, e, shard)
-	}
 	for k, v := range rowsOf(t, e, []byte("d"), []byte("e")) {
 		shard, token, key := int(binary.BigEndian.Uint16([]byte(k[1:]))), ring.Token(binary.BigEndian.Uint64([]byte(k[3:]))), k[11:]
 		if want := ring.ShardOf(ring.Slot([]byte(key)), opts.Shards); shard != want || token != tokens.Of([]byte(key)) {
@@ -47,14 +43,11 @@ func Check(t testing.TB, e storage.Reader, s *storage.Store, opts storage.Option
 		x := ring.At(shard, token, opts.Shards)
 		d := merkle.DigestOf(x, hasher.Entry(entry))
 		roots[shard] = roots[shard].Plus(d)
-		newest[shard] = max(newest[shard], entry.Newest())
+		newest = max(newest, entry.Newest())
 		stats.Entries++
 		if entry.Tombstone {
-			tombstones[shard]++
 			stats.Tombstones++
 		}
-		row := leafRow(shard, totals[shard].Leaf(shard, x, opts.Shards))
-		leaves[row] = leaves[row].Plus(d.Syndrome)
 
 		var at hlc.Stamp
 		switch {
@@ -81,27 +74,22 @@ func Check(t testing.TB, e storage.Reader, s *storage.Store, opts storage.Option
 		t.Errorf("an index row is missing: %x", k)
 	}
 
-	for k, v := range rowsOf(t, e, []byte("l"), []byte("m")) {
-		if got := merkle.SyndromeFrom([]byte(v)); len(v) != merkle.SyndromeBytes || got != leaves[k] || got.IsZero() {
-			t.Errorf("leaf row %x has %x, its rows add up to %x", k, v, leaves[k].Append(nil))
-		}
-		delete(leaves, k)
+	checkTrees(t, "the store", s, roots, stats)
+	reopened, err := storage.Open(readOnly{e}, opts)
+	if err != nil {
+		t.Fatalf("opening a second time: %v", err)
 	}
-	for k := range leaves {
-		t.Errorf("leaf row %x is missing", k)
+	checkTrees(t, "opened again, the store", reopened, roots, stats)
+	if floor := reopened.RecentFloor(); floor < newest {
+		t.Errorf("the rows have stamps up to %v, opened again the floor is %v", newest, floor)
 	}
-	for shard, got := range totals {
-		root := roots[shard]
-		if got.Sum != root.Sum || got.Entries != root.Count || got.Tombstones != tombstones[shard] || got.Newest < newest[shard] {
-			t.Errorf("shard %d: totals %+v, the rows add up to %v, %d tombstones, stamps up to %v", shard, got, root, tombstones[shard], newest[shard])
-		}
-		if got.Newest > s.RecentFloor() && opts.RecentEntries < 0 {
-			t.Errorf("shard %d has seen %v, the floor is %v", shard, got.Newest, s.RecentFloor())
-		}
-	}
+	return entries
+}
 
+func checkTrees(t testing.TB, name string, s *storage.Store, roots []merkle.Digest, stats storage.Stats) {
+	t.Helper()
 	if got := s.Stats(); got != stats {
-		t.Errorf("statistics %+v, want %+v", got, stats)
+		t.Errorf("%s: statistics %+v, want %+v", name, got, stats)
 	}
 	snapshot := s.Snapshot()
 	defer snapshot.Close()
@@ -111,65 +99,28 @@ func Check(t testing.TB, e storage.Reader, s *storage.Store, opts storage.Option
 			t.Fatal(err)
 		}
 		if audit.Tree != want || audit.Rows != want || len(audit.Wrong) > 0 {
-			t.Errorf("shard %d: the rows add up to %v, the audit says %+v", shard, want, audit)
+			t.Errorf("%s: the rows of shard %d add up to %v, the audit says %+v", name, shard, want, audit)
 		}
 		if got := snapshot.Root(shard); got != want {
-			t.Errorf("shard %d: root %v, want %v", shard, got, want)
+			t.Errorf("%s: the root of shard %d is %v, want %v", name, shard, got, want)
 		}
 	}
-	return entries
 }
 
-// Totals is the totals row of a shard.
-type Totals struct {
-	Sum                         merkle.Sum
-	Newest                      hlc.Stamp
-	Entries, Tombstones, Leaves uint64
-}
+// readOnly is an engine that refuses to be written to, as opening must not.
+type readOnly struct{ storage.Engine }
 
-// TotalsOf reads the totals row of a shard. A shard without one has a single
-// leaf.
-func TotalsOf(t testing.TB, e storage.Reader, shard int) Totals {
-	t.Helper()
-	v, found, err := e.Get(binary.BigEndian.AppendUint16([]byte("s"), uint16(shard)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !found {
-		return Totals{Leaves: 1}
-	}
-	out := Totals{Sum: merkle.SumFrom(v), Newest: hlc.Stamp(binary.BigEndian.Uint64(v[16:]))}
-	v = v[24:]
-	for _, field := range []*uint64{&out.Entries, &out.Tombstones, &out.Leaves} {
-		x, n := binary.Uvarint(v)
-		if n <= 0 {
-			t.Fatalf("the totals row of shard %d ends early", shard)
-		}
-		*field, v = x, v[n:]
-	}
-	if len(v) > 0 || out.Leaves == 0 {
-		t.Fatalf("the totals row of shard %d is malformed: %+v and %d bytes", shard, out, len(v))
-	}
-	return out
-}
+var errReadOnly = errors.New("opening a store wrote to it")
 
-// Leaf returns the leaf above a position: of the 2^depth nodes at the depth of
-// the tree, the first ones are split once more, as many as there are leaves
-// beyond 2^depth.
-func (t Totals) Leaf(shard int, x ring.Position, shards int) merkle.Node {
-	depth := 0
-	for t.Leaves>>(depth+1) > 0 {
-		depth++
-	}
-	n := merkle.NodeAt(x, ring.ShardBits(shards)+depth)
-	if n.Path-uint64(shard)<<depth < t.Leaves-1<<depth {
-		n = merkle.NodeAt(x, int(n.Bits)+1)
-	}
-	return n
-}
+func (readOnly) Commit(storage.Batch, bool) (func() error, error) { return nil, errReadOnly }
 
-// leafRow returns the key of the row of a leaf.
-func leafRow(shard int, leaf merkle.Node) string {
-	k := binary.BigEndian.AppendUint16([]byte("l"), uint16(shard))
-	return string(binary.BigEndian.AppendUint64(append(k, leaf.Bits), leaf.Path))
+// Leaves returns the leaves of the tree of a shard, in the order of positions.
+func Leaves(s *storage.Store, shard int) (leaves []merkle.Node) {
+	snapshot := s.Snapshot()
+	defer snapshot.Close()
+	first, last := ring.At(shard, 0, s.Shards()), ring.At(shard, ring.MaxToken, s.Shards())
+	for x := first; x <= last; x = leaves[len(leaves)-1].Last() + 1 {
+		leaves = append(leaves, snapshot.Leaf(x))
+	}
+	return leaves
 }

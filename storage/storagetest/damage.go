@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,7 +23,11 @@ func storeRecompute(t *testing.T, e EngineUnderTest) {
 		apply(t, s, value(fmt.Sprintf("key%d", i), 1, "value"))
 	}
 	shard, token := s.Locate([]byte("key7"))
-	leaf := TotalsOf(t, e, shard).Leaf(shard, s.Position([]byte("key7")), Options.Shards)
+	snap := s.Snapshot()
+	leaf := snap.Leaf(s.Position([]byte("key7")))
+	if err := snap.Close(); err != nil {
+		t.Fatal(err)
+	}
 
 	// A data row that changes by itself is found in its leaf, and only there;
 	// all other shards are well.
@@ -63,15 +68,30 @@ func storeRecompute(t *testing.T, e EngineUnderTest) {
 	}
 	commit(t, e, true, func(b storage.Batch) { b.Set(row, held) })
 
-	// A leaf row that is wrong on disk is trusted at opening, and found.
-	leafKey := []byte(leafRow(shard, leaf))
-	digest, found, err := e.Get(leafKey)
-	if err != nil || !found {
-		t.Fatalf("the leaf row is not where the layout says: %v", err)
+	// A leaf that is wrong on disk is trusted at opening, and found.
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
 	}
-	digest[3] ^= 1
-	commit(t, e, true, func(b storage.Batch) { b.Set(leafKey, digest) })
+	at := slices.Index(Leaves(s, shard), leaf)
+	prefix := binary.BigEndian.AppendUint16(append([]byte("l"), checkpointNumber(t, e)...), uint16(shard))
+	leafKey := binary.BigEndian.AppendUint32(prefix, uint32(at/64*64))
+	leaves, found, err := e.Get(leafKey)
+	if err != nil || !found {
+		t.Fatalf("the leaves are not where the layout says: %v", err)
+	}
+	leaves[at%64*merkle.SyndromeBytes+3] ^= 1
+	commit(t, e, true, func(b storage.Batch) { b.Set(leafKey, leaves) })
 	wrong(t, openStore(t, e, Options), shard, leaf)
+}
+
+// checkpointNumber returns the bytes under which the rows of the checkpoint are.
+func checkpointNumber(t *testing.T, e storage.Reader) []byte {
+	t.Helper()
+	row, found, err := e.Get([]byte("c"))
+	if err != nil || !found || len(row) != 16 {
+		t.Fatalf("the row of the checkpoint is %x, %v", row, err)
+	}
+	return row[:8]
 }
 
 func wrong(t *testing.T, s *storage.Store, shard int, leaf merkle.Node) {
@@ -95,7 +115,7 @@ func wrong(t *testing.T, s *storage.Store, shard int, leaf merkle.Node) {
 func storeOptions(t *testing.T, e EngineUnderTest) {
 	for _, bad := range []storage.Options{
 		{Shards: 0}, {Shards: -4}, {Shards: 3}, {Shards: 2 * ring.Slots},
-		{Shards: 4, LeafKeys: -1},
+		{Shards: 4, LeafKeys: -1}, {Shards: 4, CheckpointWrites: -1},
 	} {
 		if _, err := storage.Open(e, bad); err == nil {
 			t.Errorf("opened with %+v", bad)
@@ -126,8 +146,8 @@ func storeOptions(t *testing.T, e EngineUnderTest) {
 		row  func([]byte) []byte
 		says string
 	}{
-		"a newer layout":  {func(b []byte) []byte { b[0]++; return b }, "layout version 3, this program reads version 2"},
-		"an older layout": {func(b []byte) []byte { b[0]--; return b }, "layout version 1, this program reads version 2"},
+		"a newer layout":  {func(b []byte) []byte { b[0]++; return b }, "layout version 4, this program reads version 3"},
+		"an older layout": {func(b []byte) []byte { b[0]--; return b }, "layout version 2, this program reads version 3"},
 		"another digest":  {func(b []byte) []byte { b[1]++; return b }, "digests of version 3"},
 		"no bytes":        {func([]byte) []byte { return nil }, "layout version 0"},
 		"bytes cut off":   {func(b []byte) []byte { return b[:11] }, "malformed"},
@@ -152,103 +172,137 @@ func storeDamaged(t *testing.T, e EngineUnderTest) {
 	for i := range 40 {
 		apply(t, s, value(fmt.Sprintf("key%d", i), 1, "v"))
 	}
-	var deep merkle.Node // a leaf that is not the whole shard
-	totals := TotalsOf(t, e, 0)
-	if totals.Leaves < 2 {
-		t.Fatal("shard 0 has but one leaf")
-	}
-	deep = totals.Leaf(0, 0, Options.Shards)
-	one := merkle.SyndromeOf(0, 1).Append(nil)
-	zero := make([]byte, merkle.SyndromeBytes)
-	invalid := bytes.Repeat([]byte{0xff}, merkle.SyndromeBytes) // not in the field
-	row, _, err := e.Get([]byte("s\x00\x00"))
-	if err != nil {
+	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	numbers := func(sum byte, numbers ...uint64) []byte {
-		b := make([]byte, 24)
+	s = openStore(t, e, Options)
+	for i := range 20 { // too few for the next checkpoint
+		apply(t, s, value(fmt.Sprintf("more%d", i), 1, "v"))
+	}
+	good := all(t, e)
+	number := string(checkpointNumber(t, e))
+	var rows [][]byte // of the tree log, in their order
+	for _, k := range slices.Sorted(maps.Keys(good)) {
+		if k[0] == 't' {
+			rows = append(rows, []byte(k))
+		}
+	}
+	if len(rows) != 20 {
+		t.Fatalf("%d rows of the tree log", len(rows))
+	}
+	var split []byte // the key of a row that begins with a split
+	for _, k := range rows {
+		if good[string(k)][11] == 1 && good[string(k)][18] == 1 {
+			split = k
+		}
+	}
+	if split == nil {
+		t.Fatal("no row of the tree log has a split")
+	}
+	totals, leaves := "s"+number+"\x00\x00", "l"+number+"\x00\x00\x00\x00\x00\x00"
+	numbers := func(sum byte, numbers ...uint64) string {
+		b := make([]byte, 16)
 		b[0] = sum
 		for _, n := range numbers {
 			b = binary.AppendUvarint(b, n)
 		}
-		return b
+		return string(b)
 	}
-	for name, bad := range map[string]struct {
-		key   string
-		value []byte
-	}{
-		"a leaf's key is short":         {"l\x00\x00", one},
-		"a leaf's key is long":          {leafRow(0, deep) + "\x00", one},
-		"a leaf of no shard":            {leafRow(4, deep), one},
-		"a leaf of another shard":       {leafRow(1, deep), one},
-		"a leaf above leaves":           {leafRow(0, deep.Up(1)), one},
-		"a leaf below a leaf":           {leafRow(0, deep.Down(1, 0)), one},
-		"a leaf that is no node":        {leafRow(0, merkle.Node{Bits: 1, Path: 2}), one},
-		"a leaf deeper than a position": {leafRow(0, merkle.Node{Bits: 61}), one},
-		"an empty leaf row":             {leafRow(0, deep), nil},
-		"half a leaf":                   {leafRow(0, deep), one[:16]},
-		"a leaf and more":               {leafRow(0, deep), append(one[:31:31], 0)},
-		"a leaf of zeros":               {leafRow(0, deep), zero},
-		"a leaf outside the field":      {leafRow(0, deep), invalid},
-		"no totals":                     {"s\x00\x00", nil},
-		"a totals' key is long":         {"s\x00\x00\x00", row},
-		"totals of no shard":            {"s\x00\x04", row},
-		"half of the totals":            {"s\x00\x00", row[:20]},
-		"totals without leaves":         {"s\x00\x00", numbers(0, 5, 5)},
-		"totals of no leaves":           {"s\x00\x00", numbers(0, 5, 5, 0)},
-		"totals of too many leaves":     {"s\x00\x00", numbers(0, 5, 5, 1<<40)},
-		"totals of another tree":        {"s\x00\x00", numbers(0, 5, 5, 1)},
-		"totals with too many deletes":  {"s\x00\x00", numbers(0, 5, 6, totals.Leaves)},
-		"totals of nothing with a sum":  {"s\x00\x00", numbers(1, 0, 0, totals.Leaves)},
-		"totals of nothing with leaves": {"s\x00\x00", numbers(0, 0, 0, totals.Leaves)},
-		"totals and more":               {"s\x00\x00", append(bytes.Clone(row), 0)},
-		"a number without end":          {"s\x00\x00", append(make([]byte, 24), 0x80, 0x80)},
-		"a number out of range":         {"s\x00\x00", append(make([]byte, 24), bytes.Repeat([]byte{0xff}, 12)...)},
-	} {
-		before, found, err := e.Get([]byte(bad.key))
-		if err != nil {
-			t.Fatal(err)
+	edit := func(key []byte, at int, b ...byte) func(map[string]string) {
+		return func(rows map[string]string) {
+			v := []byte(rows[string(key)])
+			copy(v[at:], b)
+			rows[string(key)] = string(v)
 		}
-		commit(t, e, true, func(b storage.Batch) { b.Set([]byte(bad.key), bad.value) })
+	}
+	set := func(key, value string) func(map[string]string) {
+		return func(rows map[string]string) { rows[key] = value }
+	}
+	without := func(key string) func(map[string]string) {
+		return func(rows map[string]string) { delete(rows, key) }
+	}
+	last := rows[19] // one write: it has no shapes, or they are before it
+	write := len(good[string(last)]) - 16 - 18
+	for name, damage := range map[string]func(map[string]string){
+		"a checkpoint's row is short":     set("c", number),
+		"a checkpoint of nothing":         set("c", "\x00\x00\x00\x00\x00\x00\x00\x01"+number),
+		"no checkpoint":                   without("c"),
+		"half of the totals":              set(totals, good[totals][:10]),
+		"totals without leaves":           set(totals, numbers(0, 5, 5)),
+		"totals of no leaves":             set(totals, numbers(0, 5, 5, 0)),
+		"totals of too many leaves":       set(totals, numbers(0, 5, 5, 1<<40)),
+		"totals of another tree":          set(totals, numbers(0, 5, 5, 1)),
+		"totals with too many deletes":    set(totals, numbers(0, 5, 6, 4)),
+		"totals of nothing with a sum":    set(totals, numbers(1, 0, 0, 4)),
+		"totals of nothing with leaves":   set(totals, numbers(0, 0, 0, uint64(len(good[leaves])/31))),
+		"totals and more":                 set(totals, good[totals]+"\x00"),
+		"a number without end":            set(totals, good[totals][:16]+"\x80\x80"),
+		"a totals' key is long":           set(totals+"\x00", good[totals]),
+		"totals of no shard":              set("s"+number+"\x00\x04", good[totals]),
+		"no leaves":                       without(leaves),
+		"a leaf is missing":               set(leaves, good[leaves][31:]),
+		"half a leaf":                     set(leaves, good[leaves][16:]),
+		"a leaf too many":                 set(leaves, good[leaves]+good[leaves][:31]),
+		"a leaf outside the field":        set(leaves, strings.Repeat("\xff", len(good[leaves]))),
+		"an empty row of leaves":          set(leaves, ""),
+		"leaves that begin later":         set(leaves[:len(leaves)-1]+"\x40", good[leaves]),
+		"a row of leaves has a long key":  set(leaves+"\x00", good[leaves]),
+		"the log lacks its first row":     without(string(rows[0])),
+		"the log lacks a row":             without(string(rows[7])),
+		"the log has a row with long key": set(string(rows[7])+"\x00", ""),
+		"a row without a head":            set(string(rows[7]), good[string(rows[7])][:12]),
+		"a row is cut off":                set(string(last), good[string(last)][:len(good[string(last)])-1]),
+		"a row lacks its sums":            set(string(last), good[string(last)][:write+8]),
+		"more writes than a row has":      edit(last, 12, 0xff, 0xff),
+		"more shapes than a row has":      edit(last, 8, 0xff, 0xff),
+		"a write that cannot be":          edit(last, write, 0xff),
+		"a fingerprint outside the field": edit(last, write+8, 0xff),
+		"a delete of nothing":             edit(last, write, 0x00),
+		"a sum of no shard":               edit(last, write+16, 0x00, 0x04),
+		"a split of no shard":             edit(split, 16, 0x00, 0x04),
+		"a shape of no kind":              edit(split, 18, 7),
+		"a merge that was a split":        edit(split, 18, 0),
+		"a load into a shard with rows":   edit(split, 18, 2),
+		"a split of another tree":         edit(split, 19, 0, 0, 0, 1),
+		"a split outside the field":       edit(split, 23, bytes.Repeat([]byte{0xff}, 31)...),
+		"no layout":                       without("mlayout"),
+		"no layout and no checkpoint": func(rows map[string]string) {
+			for k := range rows {
+				if k == "c" || k == "mlayout" || k[0] == 's' || k[0] == 'l' {
+					delete(rows, k)
+				}
+			}
+		},
+		"no layout and no log": func(rows map[string]string) {
+			for k := range rows {
+				if k == "mlayout" || k[0] == 't' {
+					delete(rows, k)
+				}
+			}
+		},
+	} {
+		bad := maps.Clone(good)
+		damage(bad)
+		replaceRows(t, e, bad)
 		if _, err := storage.Open(e, Options); err == nil || !strings.Contains(err.Error(), "damaged") {
 			t.Errorf("%s: %v", name, err)
 		}
-		commit(t, e, true, func(b storage.Batch) {
-			if b.Delete([]byte(bad.key)); found {
-				b.Set([]byte(bad.key), before)
-			}
-		})
-	}
-	// Totals that are gone are missed if there are leaves.
-	commit(t, e, true, func(b storage.Batch) { b.Delete([]byte("s\x00\x00")) })
-	if _, err := storage.Open(e, Options); err == nil || !strings.Contains(err.Error(), "damaged") {
-		t.Errorf("totals are missing: %v", err)
-	}
-	commit(t, e, true, func(b storage.Batch) { b.Set([]byte("s\x00\x00"), row) })
-	// So is the layout, be it with the one or the other.
-	for _, prefix := range []string{"l", "s"} {
-		rows := all(t, e)
-		commit(t, e, true, func(b storage.Batch) {
-			for k := range rows {
-				if strings.HasPrefix(k, prefix) || k == "mlayout" {
-					b.Delete([]byte(k))
-				}
-			}
-		})
-		left := all(t, e)
-		if _, err := storage.Open(e, Options); err == nil || !strings.Contains(err.Error(), "damaged") {
-			t.Errorf("the layout and the %q rows are missing: %v", prefix, err)
+		if !maps.Equal(all(t, e), bad) {
+			t.Errorf("%s: a refused opening changed rows", name)
 		}
-		if !maps.Equal(all(t, e), left) {
-			t.Errorf("the layout and the %q rows are missing, and rows were written", prefix)
-		}
-		commit(t, e, true, func(b storage.Batch) {
-			for k, v := range rows {
-				b.Set([]byte(k), []byte(v))
-			}
-		})
 	}
+	replaceRows(t, e, good)
 	Check(t, e, openStore(t, e, Options), Options)
+}
+
+func replaceRows(t *testing.T, e storage.Engine, rows map[string]string) {
+	t.Helper()
+	commit(t, e, true, func(b storage.Batch) {
+		b.DeleteRange(nil, everything)
+		for k, v := range rows {
+			b.Set([]byte(k), []byte(v))
+		}
+	})
 }
 
 func storeMalformed(t *testing.T, e EngineUnderTest) {

@@ -21,6 +21,8 @@ func runEngine(t *testing.T, open func(t *testing.T) EngineUnderTest) {
 		{"nothing and an empty value are two things", engineEmptyValue},
 		{"bytes have owners", engineOwnership},
 		{"the last change of a batch wins", engineBatchOrder},
+		{"a range is deleted with what the batch set before", engineDeleteRange},
+		{"a lookup sees what is there and what is not", engineLookup},
 		{"a scan may write", engineScanMayWrite},
 		{"a snapshot stands still", engineSnapshot},
 		{"a batch is seen as a whole", engineAtomicity},
@@ -29,6 +31,7 @@ func runEngine(t *testing.T, open func(t *testing.T) EngineUnderTest) {
 		{"commits survive in their order", engineCrashOrder},
 		{"commits run concurrently", engineConcurrentCommits},
 		{"a batch may be large", engineLargeBatch},
+		{"a load is seen as a whole and survives", engineLoad},
 	} {
 		t.Run(tc.name, func(t *testing.T) { tc.test(t, open(t)) })
 	}
@@ -191,6 +194,73 @@ func engineBatchOrder(t *testing.T, e EngineUnderTest) {
 	})
 	if got, want := all(t, e), map[string]string{"a": "2"}; !maps.Equal(got, want) {
 		t.Fatalf("the engine holds %v, want %v", got, want)
+	}
+}
+
+func engineDeleteRange(t *testing.T, e EngineUnderTest) {
+	want := make(map[string]string)
+	for i := range 20 {
+		k := fmt.Sprintf("k%02d", i)
+		commit(t, e, false, func(b storage.Batch) { b.Set([]byte(k), nil) })
+		want[k] = ""
+	}
+	remove := func(lower, upper string) {
+		maps.DeleteFunc(want, func(k, _ string) bool { return lower <= k && k < upper })
+	}
+	commit(t, e, true, func(b storage.Batch) {
+		lower, upper := []byte("k03"), []byte("k07")
+		b.Set([]byte("k033"), []byte("set before"))
+		b.DeleteRange(lower, upper)
+		copy(lower, "xxx") // ours again
+		copy(upper, "xxx")
+		b.Set([]byte("k05"), []byte("set after"))
+		b.DeleteRange([]byte("k09"), []byte("k09")) // nothing
+		b.DeleteRange([]byte("k18"), []byte("z"))
+	})
+	remove("k03", "k07")
+	remove("k18", "z")
+	want["k05"] = "set after"
+	if got := all(t, e); !maps.Equal(got, want) {
+		t.Fatalf("the engine holds %v, want %v", got, want)
+	}
+	if _, found, err := e.Get([]byte("k04")); found || err != nil {
+		t.Errorf("Get of a deleted row: %v, %v", found, err)
+	}
+	if got := all(t, e.Crash(t)); !maps.Equal(got, want) {
+		t.Errorf("after a crash the engine holds %v, want %v", got, want)
+	}
+}
+
+func engineLookup(t *testing.T, e EngineUnderTest) {
+	rng := Rand(t)
+	model := make(map[string]string)
+	for range 40 {
+		commit(t, e, false, func(b storage.Batch) {
+			for range rng.IntN(20) {
+				k := fmt.Sprintf("k%d", rng.IntN(100))
+				if rng.IntN(3) == 0 {
+					b.Delete([]byte(k))
+					delete(model, k)
+				} else {
+					model[k] = fmt.Sprint(rng.IntN(1000))
+					b.Set([]byte(k), []byte(model[k]))
+				}
+			}
+		})
+		keys := make([][]byte, rng.IntN(30)) // in no order, some twice, some prefixes of others
+		for i := range keys {
+			keys[i] = fmt.Appendf(nil, "k%d", rng.IntN(100))
+		}
+		visited := 0
+		err := e.Lookup(keys, func(i int, v []byte, found bool) {
+			if want, ok := model[string(keys[i])]; i != visited || found != ok || string(v) != want {
+				t.Fatalf("lookup %d: visited as number %d, %q is %q, %v; want %q, %v", visited, i, keys[i], v, found, want, ok)
+			}
+			visited++
+		})
+		if err != nil || visited != len(keys) {
+			t.Fatalf("a lookup of %d keys visited %d: %v", len(keys), visited, err)
+		}
 	}
 }
 

@@ -72,6 +72,18 @@ func (i *Intercept) Get(key []byte) ([]byte, bool, error) {
 	return i.Engine.Get(key)
 }
 
+// Lookup implements storage.Engine. OnGet is asked for each key.
+func (i *Intercept) Lookup(keys [][]byte, visit func(i int, value []byte, found bool)) error {
+	if i.OnGet != nil {
+		for _, key := range keys {
+			if err := i.OnGet(key); err != nil {
+				return err
+			}
+		}
+	}
+	return i.Engine.Lookup(keys, visit)
+}
+
 // Scan implements storage.Reader.
 func (i *Intercept) Scan(lower, upper []byte, visit func(k, v []byte) bool) error {
 	if i.OnScan != nil {

@@ -1,0 +1,5 @@
+//go:build !unix
+
+package storage
+
+func (v *versions) mapBuckets(int) bool { return false }
