@@ -55,7 +55,7 @@ func TestDefaults(t *testing.T) {
 	want := &Config{
 		Listen: "127.0.0.1:7001", PeerListen: "127.0.0.1:7101", AdminListen: "127.0.0.1:7201",
 		WriteConsistency: coordinator.Quorum, ReadConsistency: coordinator.Quorum, RepairInterval: time.Hour,
-		HintedHandoff: true, ReadRepair: true, HintBytesMax: 1 << 30, HintBytesPerSec: 8 << 20, CacheBytes: 256 << 20,
+		HintedHandoff: true, ReadRepair: true, HintBytesMax: 1 << 30, HintBytesPerSec: 8 << 20, CacheBytes: cacheOf(memoryBytes("/")),
 		ScrubInterval: 168 * time.Hour, ScrubBytesPerSec: 16 << 20,
 	}
 	if !reflect.DeepEqual(c, want) {

@@ -129,6 +129,17 @@ func readScrubInterval(c *Config, s string) error {
 	return nil
 }
 
+func readCache(c *Config, s string) error {
+	if s == "auto" {
+		c.CacheBytes = cacheOf(memoryBytes("/"))
+		return nil
+	}
+	if err := mebibytes(func(c *Config) *int64 { return &c.CacheBytes }, cacheMiBMin, mebibytesMax)(c, []string{s}); err != nil {
+		return fmt.Errorf("%w; or auto", err)
+	}
+	return nil
+}
+
 func readMinFree(c *Config, s string) error {
 	if s == "auto" {
 		c.MinFree = 0

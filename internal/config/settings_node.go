@@ -139,13 +139,15 @@ can have the same list. A node that is in a cluster remembers the other members 
 		High: "`always` on a slow disk: each write waits for it.",
 		read: one(readSync),
 	}, {
-		Name: "cache-mib", Takes: "MiB", Default: "256",
+		Name: "cache-mib", Takes: "auto|MiB", Default: "auto",
 		Usage: "memory for the block cache",
-		Doc:   "Memory for blocks of the data on disk. The node needs more than that: for what was written and is not yet on disk, for its trees (under a byte a key), and for requests.",
-		Range: strconv.Itoa(cacheMiBMin) + " to " + strconv.Itoa(mebibytesMax) + " MiB",
+		Doc: "Memory for blocks of the data on disk; a quarter as much again remembers the versions of keys that were written, so that most writes read nothing. " +
+			"`auto`: a fifth of the machine's memory, or of what the node's control group allows, within 64 MiB and 64 GiB. " +
+			"The node needs more than that: for what was written and is not yet on disk, for its trees (under a byte a key), and for requests.",
+		Range: strconv.Itoa(cacheMiBMin) + " to " + strconv.Itoa(mebibytesMax) + " MiB, or `auto`",
 		Low:   "Too little: reads, and the read before each write, go to disk.",
 		High:  "More than the machine has: it swaps, or is killed.",
-		read:  mebibytes(func(c *Config) *int64 { return &c.CacheBytes }, cacheMiBMin, mebibytesMax),
+		read:  one(readCache),
 	}, {
 		Name: "min-free-mib", Takes: "auto|MiB", Default: "auto",
 		Usage: "free disk space below which no writes are taken",

@@ -46,6 +46,10 @@ type Options struct {
 	Program string
 }
 
+// cacheMiB is the block cache of each node: they share a machine, of which each would
+// take a part for itself.
+const cacheMiB = "256"
+
 // Fleet is a cluster of processes. Its methods are for one goroutine, which must
 // call Stop at the end.
 type Fleet struct {
@@ -84,7 +88,7 @@ func New(opts Options) (*Fleet, error) {
 			Admin: admin.NewClient(p.AdminAddr()), program: program, spawn: f.spawn,
 		}
 		n.args = []string{"serve", "--data-dir", n.DataDir, "--listen", p.ClientAddr(), "--peer-listen", p.PeerAddr(),
-			"--admin-listen", p.AdminAddr(), "--bootstrap-expect", size}
+			"--admin-listen", p.AdminAddr(), "--bootstrap-expect", size, "--cache-mib", cacheMiB}
 		for j, other := range opts.Ports {
 			if j != i {
 				n.args = append(n.args, "--join", other.PeerAddr())
