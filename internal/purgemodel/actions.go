@@ -17,16 +17,14 @@ type Scenario struct {
 	Writes []string
 	Given  int
 	Budget Budget
+	// Script is what happens first, step by step, with the nodes named A, B and C.
+	Script []string
 	// Closure: every so many-th new state is run to its end without failures, and must
 	// converge. 0 is never.
 	Closure int
 
 	rules rules
 }
-
-// Limits3 are limits of which every one matters in few ticks: a hint window of one, a
-// grace of two.
-var limits = purge.Limits{Grace: 2 * tick, HintWindow: tick, Excluded: quorum - 1}
 
 func parseWrite(w string) (kind, uint8) {
 	k := map[byte]kind{'v': value, 'x': del, 'e': expiring}[w[0]]
@@ -41,21 +39,45 @@ func (cfg *Scenario) start() *state {
 	}
 	s.contact()
 	for range cfg.Given {
-		cfg.issue(s, 7, -1)
+		cfg.issue(s, 7, 0, purge.Client)
 		s.now++
+	}
+	for _, line := range cfg.Script {
+		s = cfg.follow(s, line)
 	}
 	return s
 }
 
+// follow takes the step that is printed like this.
+func (cfg *Scenario) follow(s *state, line string) (next *state) {
+	cfg.successors(s, func(a step, n *state) {
+		if a.print(func(i int) string { return string(rune('A' + i)) }) == line {
+			to := *n
+			next = &to
+		}
+	})
+	if next == nil {
+		panic(fmt.Sprintf("purgemodel: in %s nothing like %q can happen", cfg.Name, line))
+	}
+	return next
+}
+
 // step is one thing that happened, for traces.
 type step struct {
-	what string
-	args [3]int8 // nodes first; -1: none
-	isN  [3]bool // the argument is a node
+	what  string
+	args  [3]int8 // nodes first; -1: none
+	isN   [3]bool // the argument is a node
+	after uint8   // of a write: whom it reaches later
 }
 
 func (a step) print(name func(int) string) string {
 	out := a.what
+	for _, i := range members(a.after) {
+		out += " " + name(i)
+	}
+	if a.after != 0 {
+		out += ", at once at"
+	}
 	for k, v := range a.args {
 		switch {
 		case v < 0:
@@ -74,6 +96,27 @@ func on(what string, n ...int) step {
 		a.args[k], a.isN[k] = int8(v), true
 	}
 	return a
+}
+
+// later adds whom a write reaches later.
+func (a step) later(as purge.Source, mask uint8) step {
+	if mask != 0 {
+		a.after = mask
+		a.what = "write, on its way to"
+		if as == purge.Hint {
+			a.what = "write, with hints for"
+		}
+	}
+	return a
+}
+
+func members(mask uint8) (at []int) {
+	for i := range nodes {
+		if mask&(1<<i) != 0 {
+			at = append(at, i)
+		}
+	}
+	return at
 }
 
 func (a step) num(v int) step {
@@ -158,9 +201,9 @@ func (cfg *Scenario) tick(s *state) bool {
 	return true
 }
 
-// issue makes the next write, which arrives at once at the replicas of the mask and, if
-// hint is not negative, is kept for that one.
-func (cfg *Scenario) issue(s *state, mask uint8, hint int) bool {
+// issue makes the next write, which arrives at once at the replicas of one mask, and is on
+// its way to those of another, directly or as hints.
+func (cfg *Scenario) issue(s *state, mask, later uint8, as purge.Source) bool {
 	if int(s.nWrites) == len(cfg.Writes) {
 		return false
 	}
@@ -188,11 +231,17 @@ func (cfg *Scenario) issue(s *state, mask uint8, hint int) bool {
 		s.write(id).disks |= 1 << i
 	}
 	s.write(id).acked = count(mask) >= quorum
-	if hint >= 0 {
-		if mask&(1<<hint) != 0 || s.left.Hints == 0 || !s.send(message{purge.Hint, id, uint8(hint)}) {
+	if later != 0 {
+		if as == purge.Hint {
+			s.left.Hints--
+		} else {
+			s.left.Late--
+		}
+	}
+	for i := range nodes {
+		if later&(1<<i) != 0 && !s.send(message{as, id, uint8(i)}) {
 			return false
 		}
-		s.left.Hints--
 	}
 	return true
 }
@@ -215,36 +264,37 @@ func (s *state) receive(k int) message {
 }
 
 func (cfg *Scenario) clientSteps(s *state, try tryFunc) {
-	for mask := uint8(1); mask < 1<<nodes; mask++ {
-		for hint := -1; hint < nodes; hint++ {
-			if hint >= 0 && (s.left.Hints == 0 || mask&(1<<hint) != 0) {
-				continue
-			}
-			var at []int
-			for i := range nodes {
-				if mask&(1<<i) != 0 {
-					at = append(at, i)
+	for _, as := range [...]purge.Source{purge.Client, purge.Hint} {
+		left := s.left.Late
+		if as == purge.Hint {
+			left = s.left.Hints
+		}
+		for mask := uint8(0); mask < 1<<nodes; mask++ {
+			for later := uint8(0); later < 1<<nodes; later++ {
+				if mask|later == 0 || mask&later != 0 || later == 7 || later != 0 && left == 0 || later == 0 && as == purge.Hint {
+					continue
 				}
+				try(on("write", members(mask)...).later(as, later), func(n *state) bool { return cfg.issue(n, mask, later, as) })
 			}
-			a := on("write", at...)
-			if hint >= 0 {
-				a.what = fmt.Sprintf("write, a hint kept for the %dth,", hint)
-			}
-			try(a, func(n *state) bool { return cfg.issue(n, mask, hint) })
 		}
 	}
 	for k := range int(s.nMsgs) {
 		m := s.msgs[k]
-		what := "deliver hint to"
-		if m.from == purge.ReadRepair {
-			what = "deliver read repair to"
-		}
+		what := [...]string{purge.Client: "late write reaches", purge.Hint: "hint reaches", purge.ReadRepair: "read repair reaches"}[m.from]
 		try(on(what, int(m.target)).num(int(m.id)), func(n *state) bool {
+			i := int(m.target)
 			n.receive(k)
-			if n.reps[m.target].up && n.admits(cfg, m.from, int(m.target), m.id) {
-				n.put(int(m.target), m.id)
+			if !n.reps[i].up {
+				return false
 			}
-			return n.reps[m.target].up
+			if n.admits(cfg, m.from, i, m.id) {
+				n.put(i, m.id)
+				if w := n.write(m.id); m.from == purge.Client {
+					w.disks |= 1 << i
+					w.acked = w.acked || count(w.disks) >= quorum
+				}
+			}
+			return true
 		})
 	}
 	if s.read.on {
@@ -763,7 +813,18 @@ func (cfg *Scenario) failures(s *state, try tryFunc) {
 			n.cut = 0
 			return true
 		})
-	} else if s.left.Cut > 0 {
+		return
+	}
+	if s.left.Isolate > 0 {
+		for i := range nodes {
+			try(on("isolate", i), func(n *state) bool {
+				n.left.Isolate--
+				n.cut = alone(i)
+				return true
+			})
+		}
+	}
+	if s.left.Cut > 0 {
 		for i := range nodes {
 			for j := i + 1; j < nodes; j++ {
 				try(on("cut the link", i, j), func(n *state) bool {

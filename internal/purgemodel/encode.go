@@ -406,9 +406,12 @@ func (n *normal) write(s *state) {
 			}
 		}
 	}
-	if s.cut == 0 {
+	switch {
+	case s.cut == 0:
 		n.byte(0)
-	} else {
+	case s.cut >= alone(0):
+		n.byte(alone(int(n.perm[s.cut-alone(0)])))
+	default:
 		lone := 3 - int(s.cut) // the node that is not of the pair
 		n.byte(3 - n.perm[lone])
 	}
@@ -462,7 +465,7 @@ func (n *normal) write(s *state) {
 	n.byte(s.quar)
 	l := s.left
 	n.out = append(n.out, l.Down<<4|l.Cut, l.Replace<<4|l.Backup, l.Rollback<<4|l.Restore, l.Slow<<4|l.Resume,
-		l.Lost<<4|l.Clock, l.Hints<<4|l.Reads, l.Fail<<4|l.Raises)
+		l.Lost<<4|l.Clock, l.Hints<<4|l.Reads, l.Fail<<4|l.Raises, l.Isolate<<4|l.Late)
 }
 
 var perms = [...][nodes]uint8{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}}
@@ -638,7 +641,7 @@ func (cfg *Scenario) decode(b []byte) *state {
 	s.quar = r.byte()
 	l := &s.left
 	for _, f := range [...][2]*uint8{{&l.Down, &l.Cut}, {&l.Replace, &l.Backup}, {&l.Rollback, &l.Restore}, {&l.Slow, &l.Resume},
-		{&l.Lost, &l.Clock}, {&l.Hints, &l.Reads}, {&l.Fail, &l.Raises}} {
+		{&l.Lost, &l.Clock}, {&l.Hints, &l.Reads}, {&l.Fail, &l.Raises}, {&l.Isolate, &l.Late}} {
 		v := r.byte()
 		*f[0], *f[1] = v>>4, v&15
 	}

@@ -117,14 +117,12 @@ type message struct {
 
 // reading is a read that has one reply and waits for another.
 type reading struct {
-	on     bool
-	key    uint8
-	from   uint8
-	id     uint8     // of the write that was replied
-	cut    hlc.Stamp // of the replica that replied
-	acked  uint8     // writes that were acknowledged when it began
-	weak   bool
-	answer bool
+	on    bool
+	key   uint8
+	from  uint8
+	id    uint8     // of the write that was replied
+	cut   hlc.Stamp // of the replica that replied
+	acked uint8     // writes that were acknowledged when it began
 }
 
 // session is one that takes its time: the others are one step.
@@ -143,6 +141,7 @@ type session struct {
 type Budget struct {
 	Down     uint8 // a node stops, and may come back at any time later
 	Cut      uint8 // the link of two nodes is cut, and may be healed
+	Isolate  uint8 // all links of a node are cut, and may be healed
 	Replace  uint8 // a disk is replaced by an empty one
 	Backup   uint8 // a backup is made of a running node
 	Rollback uint8 // and put back, and nothing says so
@@ -152,6 +151,7 @@ type Budget struct {
 	Lost     uint8 // the last message, or the last but one, of a session is lost
 	Clock    uint8 // a clock is set wrong by more than any bound, or right
 	Hints    uint8 // hints that are kept
+	Late     uint8 // a write is on its way to some replicas, and counts when it arrives
 	Reads    uint8 // a read takes its replies at different times, and its repair later still
 	Fail     uint8 // a session fails to apply one key
 	Raises   uint8 // a cut is raised
@@ -163,7 +163,7 @@ type state struct {
 	reps    [nodes]replica
 	heard   [nodes][nodes]purge.Incarnation
 	unseen  [nodes][nodes]uint8 // ticks
-	cut     uint8               // 1 + the pair whose link is cut: 0-1, 0-2, 1-2
+	cut     uint8               // the link that is cut: 1, 2 and 3 are of 0-1, 0-2, 1-2, 4 to 6 all links of 0 to 2
 	writes  [maxWrites]write
 	nWrites uint8
 	msgs    [2]message
@@ -186,9 +186,10 @@ func nodeOf(i purge.Incarnation) int       { return int(i-1) % 4 }
 func generationOf(i purge.Incarnation) int { return int(i-1) / 4 }
 
 func pairOf(i, j int) uint8 { return uint8(i + j) } // 1, 2 and 3
+func alone(i int) uint8     { return uint8(4 + i) }
 
 func (s *state) reach(i, j int) bool {
-	return s.reps[i].up && s.reps[j].up && s.cut != pairOf(i, j)
+	return s.reps[i].up && s.reps[j].up && s.cut != pairOf(i, j) && s.cut != alone(i) && s.cut != alone(j)
 }
 
 // clock is what the clock of a node shows.

@@ -1,0 +1,123 @@
+package purgemodel
+
+import (
+	"slices"
+	"testing"
+
+	"syntropy/hlc"
+	"syntropy/lww"
+	"syntropy/purge"
+)
+
+// planted are rules with one mistake each, of the kind that others have made. The search
+// must find each of them, or what it says of the right rules is worth nothing.
+var planted = []struct {
+	name  string
+	in    Scenario
+	plant func(*rules)
+}{
+	{"purge by age alone", scenario("calm", Budget{}), func(r *rules) {
+		r.raise = func(s purge.State, ms []purge.Member, l purge.Limits, now hlc.Stamp, _ purge.Late) (purge.State, bool, []purge.Hold) {
+			c := purge.Cut{At: now.Add(-l.Grace), Raiser: s.Self}
+			for _, m := range ms {
+				c.Set = append(c.Set, purge.Proven{Replica: m.Replica})
+			}
+			rose := c.At > s.Cut.At
+			s.Cut, s.Upto = c, 63
+			return s, rose, nil
+		}
+	}},
+	{"proof by timestamp instead of local position", scenario("calm", Budget{}), func(r *rules) {
+		r.raise = func(s purge.State, ms []purge.Member, l purge.Limits, now hlc.Stamp, _ purge.Late) (purge.State, bool, []purge.Hold) {
+			s, rose, holds := s.Raise(ms, l, now, func(purge.Position, hlc.Stamp) (hlc.Stamp, bool) { return 0, false })
+			s.Upto = 63
+			return s, rose, holds
+		}
+	}},
+	{"hint accepted under the cut", scenario("hint", Budget{Hints: 1}).writing("v0", "x0").after("write, with hints for A, at once at B C"), func(r *rules) {
+		r.admit = func(s purge.State, from purge.Source, v lww.Version, present bool, now hlc.Stamp, l purge.Limits) error {
+			if from == purge.Hint {
+				return nil
+			}
+			return s.Admit(from, v, present, now, l)
+		}
+	}},
+	{"ledger written by one side only", scenario("calm", Budget{}), func(r *rules) {
+		r.complete = func(s purge.State, self, with purge.Incarnation, rec purge.Record, role purge.Role) (purge.State, error) {
+			if role == purge.Partner {
+				return s, nil
+			}
+			return s.Complete(self, with, rec, role)
+		}
+	}},
+	{"cut raised on sessions older than the hint window", scenario("late", Budget{Late: 1}), func(r *rules) {
+		r.raise = func(s purge.State, ms []purge.Member, l purge.Limits, now hlc.Stamp, late purge.Late) (purge.State, bool, []purge.Hold) {
+			l.HintWindow = 0
+			return s.Raise(ms, l, now, late)
+		}
+	}},
+	{"cut adopted without the ledger check", scenario("down", Budget{Down: 1}), func(r *rules) {
+		r.meet = func(me, them purge.State) (purge.Standing, purge.Reason) {
+			if st, why := purge.Meet(me, them); st != purge.Rebuild {
+				return st, why
+			}
+			return purge.Adopt, purge.NoReason
+		}
+		r.adopt = func(s purge.State, c purge.Cut) purge.State {
+			s.Cut, s.Upto = c, 63
+			return s
+		}
+	}},
+	{"a resumed session proves its last snapshot", scenario("resume", Budget{Slow: 1, Resume: 1}).after("slow session begins A B", "slow session compares A B 0", "write A"), func(r *rules) {
+		r.resume = func(rec purge.Record, mine, theirs purge.Snapshot) purge.Record {
+			rec.Position, rec.Theirs, rec.Time = mine.Position, theirs.Position, min(mine.Time, theirs.Time)
+			return rec
+		}
+	}},
+	{"long dead declared by one replica alone", scenario("cut", Budget{Cut: 1}), func(r *rules) {
+		r.raise = func(s purge.State, ms []purge.Member, l purge.Limits, now hlc.Stamp, late purge.Late) (purge.State, bool, []purge.Hold) {
+			ms = slices.DeleteFunc(slices.Clone(ms), func(m purge.Member) bool { return m.Unreached > l.Grace })
+			return s.Raise(ms, l, now, late)
+		}
+	}},
+	{"a session outlives a change of the cut", scenario("slow", Budget{Slow: 1}).writing("v0", "x0").after("write B", "slow session begins A B"), func(r *rules) {
+		r.check = func(s purge.State, self, with purge.Incarnation, rec purge.Record) error {
+			rec.Cut = s.Cut.At
+			return s.Check(self, with, rec)
+		}
+	}},
+	{"a read answered across unequal cuts", scenario("isolate", Budget{Isolate: 1}), func(r *rules) {
+		r.judge = func(purge.Reply, []purge.Reply) bool { return true }
+	}},
+	{"the set taken over from another raiser", scenario("calm", Budget{}), func(r *rules) {
+		r.adopt = func(s purge.State, c purge.Cut) purge.State {
+			s = s.Adopt(c)
+			s.Cut.Raiser = s.Self
+			return s
+		}
+	}},
+	{"a restored disk serves at once", scenario("restore", Budget{Backup: 1, Restore: 1}), func(r *rules) {
+		r.started = func(purge.Mode, bool) purge.Mode { return purge.Live }
+	}},
+	{"a session is complete with one key failed", scenario("fail", Budget{Fail: 1}), func(r *rules) {
+		r.whole = func(int) bool { return true }
+	}},
+}
+
+func TestPlantedBugsAreFound(t *testing.T) {
+	for _, bug := range planted {
+		t.Run(bug.name, func(t *testing.T) {
+			cfg := bug.in
+			cfg.rules = sound()
+			bug.plant(&cfg.rules)
+			res := Search(cfg, 0, 300_000)
+			if res.Wrong == "" {
+				t.Fatalf("%v: not found in %d states", cfg.Name, res.States)
+			}
+			t.Logf("%v: found in state %d, at depth %d: %s", cfg.Name, res.States, res.Depth, res.Wrong)
+			for _, line := range res.Trace {
+				t.Log(line)
+			}
+		})
+	}
+}
