@@ -63,18 +63,25 @@ type Reply struct {
 	lww.Version
 }
 
-// Judge reports whether a version that one replica replied may be answered to a client
-// and brought to the replicas that gave the other replies. It may not if a replica with
-// a higher cut, at or above the version, has no entry of the key: that one may have
-// forgotten the delete, and the one that has it may be one that never saw it. The two
-// must meet first; then the read is repeated.
+// Judge reports whether a live version that one replica replied may be answered to a
+// client. It may not if a replica with a higher cut, at or above the stamp of the value,
+// has no entry of the key: that one may have forgotten the delete, and the one that has
+// the value may be one that never saw it. The two must meet first; then the read is
+// repeated. Absence is not answered instead: the value may have been acknowledged.
 //
-// A tombstone in that place is answered, as absent, and not brought anywhere.
+// A tombstone, and a value that has expired, is always answered, as absent.
 func Judge(r Reply, others []Reply) bool {
 	for _, o := range others {
-		if !o.Found && r.Found && r.Cut < o.Cut && r.Stamp <= o.Cut {
+		if forgotten(r, o) && r.Cut < o.Cut {
 			return false
 		}
 	}
 	return true
 }
+
+// Repairable reports whether a version that one replica replied may be brought to one
+// that replied something older. That one asks again, with Admit, when it arrives.
+func Repairable(r, to Reply) bool { return !forgotten(r, to) }
+
+// forgotten reports whether a replica may have had, and purged, a delete of a version.
+func forgotten(r, o Reply) bool { return r.Found && !o.Found && r.Stamp <= o.Cut }

@@ -2,6 +2,7 @@ package purgemodel
 
 import (
 	"fmt"
+	"slices"
 
 	"syntropy/hlc"
 	"syntropy/purge"
@@ -348,10 +349,12 @@ func (cfg *Scenario) reply(s *state, j int) bool {
 	if s.newer(ids[1], ids[0]) {
 		best = 1
 	}
-	if !cfg.rules.judge(r[best], []purge.Reply{r[1-best]}) {
-		return true // withheld
+	if ids[best] == 0 || s.write(ids[best]).dead(s.now) || cfg.rules.judge(r[best], []purge.Reply{r[1-best]}) {
+		cfg.answered(s, rd.key, ids[best], rd.acked)
 	}
-	cfg.answered(s, rd.key, ids[best], rd.acked)
+	if ids[best] == 0 || !purge.Repairable(r[best], r[1-best]) {
+		return true
+	}
 	return s.send(message{purge.ReadRepair, ids[best], to[1-best]})
 }
 
@@ -553,9 +556,22 @@ func (cfg *Scenario) record(s *state, ses *session, role purge.Role) bool {
 	}
 	r.purge = next
 	if r.mode == purge.Joining && r.purge.Joined(s.members(n)) {
-		r.mode, r.tainted = purge.Live, false
+		r.mode, r.tainted = purge.Live, s.leftOut(n)
 	}
 	return true
+}
+
+// leftOut reports whether a cut was raised without a replica, which it has not met yet.
+func (s *state) leftOut(i int) bool {
+	self := s.reps[i].purge
+	for k := range s.reps {
+		c := s.reps[k].purge.Cut
+		in := slices.ContainsFunc(c.Set, func(p purge.Proven) bool { return p.Replica == self.Self })
+		if c.At > self.Cut.At && !in {
+			return true
+		}
+	}
+	return false
 }
 
 // rebuild builds a condemned replica anew from a live one: what it holds above the cut

@@ -80,7 +80,7 @@ var planted = []struct {
 			return s.Raise(ms, l, now, late)
 		}
 	}},
-	{"a session outlives a change of the cut", scenario("slow", Budget{Slow: 1}).writing("v0", "x0").after("write B", "slow session begins A B"), func(r *rules) {
+	{"a session outlives a change of the cut", scenario("slow", Budget{Slow: 1}).writing("v0", "x0").after("write B", "slow session begins A B", "write A C", "tick"), func(r *rules) {
 		r.check = func(s purge.State, self, with purge.Incarnation, rec purge.Record) error {
 			rec.Cut = s.Cut.At
 			return s.Check(self, with, rec)
@@ -101,6 +101,36 @@ var planted = []struct {
 	}},
 	{"a session is complete with one key failed", scenario("fail", Budget{Fail: 1}), func(r *rules) {
 		r.whole = func(int) bool { return true }
+	}},
+	// Of the acknowledged delete one disk is lost, and the other one is away. What is left
+	// is one replica that missed it, and one that was built from that.
+	{"a replica that is being built counts for the majority", scenario("replace", Budget{Replace: 1, Isolate: 1}).after(
+		"write A C", "replace the disk of A", "isolate C", "rebuild A B", "tick", "tick"), func(r *rules) {
+		r.raise = func(s purge.State, ms []purge.Member, l purge.Limits, now hlc.Stamp, late purge.Late) (purge.State, bool, []purge.Hold) {
+			ms = slices.Clone(ms)
+			for i := range ms {
+				ms[i].Serving = true
+			}
+			return s.Raise(ms, l, now, late)
+		}
+	}},
+	// Two sessions of a pair at once: the one that began first ends last.
+	{"a record replaced by that of an earlier session", scenario("slow", Budget{Slow: 1}), func(r *rules) {
+		r.complete = func(s purge.State, self, with purge.Incarnation, rec purge.Record, role purge.Role) (purge.State, error) {
+			if next, err := s.Complete(self, with, rec, role); err == nil || s.Self != self || s.Cut.At != rec.Cut {
+				return next, err
+			}
+			pairs := slices.Clone(s.Pairs)
+			for i := range pairs {
+				if pairs[i].With == with && role == purge.Initiator {
+					pairs[i].Confirmed = rec
+				} else if pairs[i].With == with {
+					pairs[i].Pending = rec
+				}
+			}
+			s.Pairs = pairs
+			return s, nil
+		}
 	}},
 }
 

@@ -93,10 +93,10 @@ func (cfg *Scenario) readsAreTrue(s *state, k int) string {
 			if s.newer(ids[1], ids[0]) {
 				best = 1
 			}
-			if ids[0] != ids[1] && !cfg.rules.judge(r[best], []purge.Reply{r[1-best]}) {
-				continue
-			}
 			answer := ids[best]
+			if ids[0] != ids[1] && answer != 0 && !s.write(answer).dead(s.now) && !cfg.rules.judge(r[best], []purge.Reply{r[1-best]}) {
+				continue // withheld
+			}
 			switch {
 			case s.write(top).dead(s.now) && answer != 0 && !s.write(answer).dead(s.now):
 				return fmt.Sprintf("I2: a read of replicas %d and %d answers write %d, which write %d deleted", i, j, answer, top)

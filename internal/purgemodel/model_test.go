@@ -33,3 +33,15 @@ func run(t *testing.T, cfg Scenario) {
 		}
 	})
 }
+
+func TestPairs(t *testing.T) {
+	for i, a := range classes[1:] {
+		for _, b := range classes[1+i:] {
+			cfg := a.and(b)
+			if *flagOnly != "" && !strings.Contains(","+*flagOnly+",", ","+cfg.Name+",") {
+				continue
+			}
+			run(t, cfg.after("write A B", "tick"))
+		}
+	}
+}
