@@ -11,7 +11,7 @@ type Result struct {
 	States   uint64 // visited, the first one included
 	Steps    uint64 // taken, to states that were new or not
 	Closures uint64 // states that were run to their end
-	Depth    int    // of the last state visited
+	Depth    int    // down to which every state was visited
 	Whole    bool   // every state that can be reached was visited
 	Wrong    string // what is wrong, "" if nothing is
 	Trace    []string
@@ -61,7 +61,7 @@ func (v *search) run(depth int, limit uint64) (res Result) {
 					return
 				}
 				v.parent, v.choice = append(v.parent, number), append(v.choice, choice)
-				res.States, res.Depth = uint64(len(v.parent)), d
+				res.States = uint64(len(v.parent))
 				bad := v.cfg.wrong(n)
 				if bad == "" && v.cfg.Closure > 0 && hash%uint64(v.cfg.Closure) == 0 {
 					res.Closures++
@@ -78,6 +78,7 @@ func (v *search) run(depth int, limit uint64) (res Result) {
 				return res
 			}
 		}
+		res.Depth = d
 		if next.empty() {
 			res.Whole = true
 			return res

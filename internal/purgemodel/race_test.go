@@ -1,0 +1,5 @@
+//go:build race
+
+package purgemodel
+
+func init() { raceEnabled = true }
