@@ -196,20 +196,23 @@ func TestLongDead(t *testing.T) {
 	gone := limits.Grace + time.Second
 	for _, tc := range []struct {
 		name   string
-		unseen time.Duration // by replica 1
-		votes  []hlc.NodeID  // of replica 2
+		unseen time.Duration // by replica 1, now
+		mine   []hlc.NodeID  // not reached by replica 1 when it had its session with 2
+		votes  []hlc.NodeID  // not reached by replica 2 then
 		allow  int           // replicas excluded
 		rises  bool
 	}{
-		{"by both", gone, []hlc.NodeID{3}, 1, true},
-		{"by this one alone", gone, nil, 1, false},
-		{"by the other alone", time.Second, []hlc.NodeID{3}, 1, false},
-		{"by both, and none may be", gone, []hlc.NodeID{3}, 0, false},
+		{"by both", gone, []hlc.NodeID{3}, []hlc.NodeID{3}, 1, true},
+		{"by this one alone", gone, []hlc.NodeID{3}, nil, 1, false},
+		{"by the other alone", time.Second, nil, []hlc.NodeID{3}, 1, false},
+		{"by the other first and then by this one", gone, nil, []hlc.NodeID{3}, 1, false},
+		{"by both until lately", time.Second, []hlc.NodeID{3}, []hlc.NodeID{3}, 1, false},
+		{"by both, and none may be", gone, []hlc.NodeID{3}, []hlc.NodeID{3}, 0, false},
 	} {
 		a, b := purge.State{Self: 1}, purge.State{Self: 2}
-		theirs := snap(1, 1000)
-		theirs.Unreached = tc.votes
-		a, _ = met(t, a, b, snap(1, 1000), theirs)
+		mine, theirs := snap(1, 1000), snap(1, 1000)
+		mine.Unreached, theirs.Unreached = tc.mine, tc.votes
+		a, _ = met(t, a, b, mine, theirs)
 		ms, l := members(2, 3), limits
 		ms[1].Unreached, l.Excluded = tc.unseen, tc.allow
 		if _, rose, holds := a.Raise(ms, l, at(2000), none); rose != tc.rises {

@@ -154,8 +154,8 @@ func (s State) Raise(members []Member, l Limits, now hlc.Stamp, late Late) (next
 }
 
 // longDead reports whether a majority of the shard's replicas have not reached a
-// member for longer than gc_grace: this one now, the others when the sessions with
-// them began that prove something to this one.
+// member for longer than gc_grace: this one now, and this one and each of the others
+// when the session of the two began that proves something to this one.
 func (s State) longDead(m Member, members []Member, l Limits) bool {
 	if m.Unreached <= l.Grace {
 		return false
@@ -165,7 +165,7 @@ func (s State) longDead(m Member, members []Member, l Limits) bool {
 		if other.Node == m.Node || other.Replica == 0 {
 			continue
 		}
-		if slices.Contains(s.pair(other.Replica).Confirmed.Unreached, m.Node) {
+		if r := s.pair(other.Replica).Confirmed; r.Cut == s.Cut.At && slices.Contains(r.Unreached, m.Node) {
 			votes++
 		}
 	}

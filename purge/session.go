@@ -2,6 +2,7 @@ package purge
 
 import (
 	"errors"
+	"slices"
 
 	"syntropy/hlc"
 )
@@ -46,8 +47,19 @@ func Open(me, them State, mine, theirs Snapshot, nonce uint64) (Record, error) {
 		Position:  mine.Position,
 		Theirs:    theirs.Position,
 		Time:      min(mine.Time, theirs.Time),
-		Unreached: theirs.Unreached,
+		Unreached: both(mine.Unreached, theirs.Unreached),
 	}, nil
+}
+
+// both returns what is in both. That one side had not reached a node at one time, and the
+// other not at another time, says nothing of the node.
+func both(a, b []hlc.NodeID) (out []hlc.NodeID) {
+	for _, n := range a {
+		if slices.Contains(b, n) {
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 // Resume returns the record of a session that goes on with new snapshots on both

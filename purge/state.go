@@ -42,8 +42,8 @@ type Record struct {
 	// Time is when the snapshots were taken: the earlier one, each by the clock of
 	// its own side.
 	Time hlc.Stamp
-	// Unreached are the nodes that the other side had not reached for longer than
-	// gc_grace when the session began.
+	// Unreached are the nodes that neither side had reached for longer than gc_grace
+	// when the session began.
 	Unreached []hlc.NodeID
 }
 

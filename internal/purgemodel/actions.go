@@ -512,11 +512,11 @@ func (s *state) fit(i, j int) bool {
 func (cfg *Scenario) open(s *state, i, j int) (session, bool) {
 	a, b := &s.reps[i], &s.reps[j]
 	sa, sb := s.snapshot(cfg, i), s.snapshot(cfg, j)
-	recI, err := purge.Open(a.purge, b.purge, sa, sb, uint64(s.nonce))
+	recI, err := cfg.rules.open(a.purge, b.purge, sa, sb, uint64(s.nonce))
 	if err != nil {
 		return session{}, false
 	}
-	recJ, _ := purge.Open(b.purge, a.purge, sb, sa, uint64(s.nonce))
+	recJ, _ := cfg.rules.open(b.purge, a.purge, sb, sa, uint64(s.nonce))
 	ses := session{on: true, i: uint8(i), j: uint8(j), incI: a.purge.Self, incJ: b.purge.Self, recI: recI, recJ: recJ}
 	s.see(&ses)
 	return ses, true
@@ -556,7 +556,7 @@ func (cfg *Scenario) record(s *state, ses *session, role purge.Role) bool {
 	}
 	r.purge = next
 	if r.mode == purge.Joining && r.purge.Joined(s.members(n)) {
-		r.mode, r.tainted = purge.Live, s.leftOut(n)
+		r.mode, r.tainted = purge.Live, s.rolled || s.leftOut(n)
 	}
 	return true
 }

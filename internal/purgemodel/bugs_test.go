@@ -115,6 +115,16 @@ var planted = []struct {
 			return s.Raise(ms, l, now, late)
 		}
 	}},
+	// A has not reached B, and later C has not, which had heard that from A: B was never
+	// away from both.
+	{"votes of different times", scenario("cut", Budget{Cut: 2}).after(
+		"cut the link A B", "tick", "tick", "tick", "session A C", "heal the link", "cut the link B C", "tick", "tick"), func(r *rules) {
+		r.open = func(me, them purge.State, mine, theirs purge.Snapshot, nonce uint64) (purge.Record, error) {
+			rec, err := purge.Open(me, them, mine, theirs, nonce)
+			rec.Unreached = theirs.Unreached
+			return rec, err
+		}
+	}},
 	// Two sessions of a pair at once: the one that began first ends last.
 	{"a record replaced by that of an earlier session", scenario("slow", Budget{Slow: 1}), func(r *rules) {
 		r.complete = func(s purge.State, self, with purge.Incarnation, rec purge.Record, role purge.Role) (purge.State, error) {

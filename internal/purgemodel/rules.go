@@ -11,6 +11,7 @@ import (
 type rules struct {
 	raise    func(s purge.State, m []purge.Member, l purge.Limits, now hlc.Stamp, late purge.Late) (purge.State, bool, []purge.Hold)
 	meet     func(me, them purge.State) (purge.Standing, purge.Reason)
+	open     func(me, them purge.State, mine, theirs purge.Snapshot, nonce uint64) (purge.Record, error)
 	adopt    func(s purge.State, c purge.Cut) purge.State
 	admit    func(s purge.State, from purge.Source, v lww.Version, present bool, now hlc.Stamp, l purge.Limits) error
 	judge    func(r purge.Reply, others []purge.Reply) bool
@@ -24,7 +25,7 @@ type rules struct {
 
 func sound() rules {
 	return rules{
-		raise: purge.State.Raise, meet: purge.Meet, adopt: purge.State.Adopt,
+		raise: purge.State.Raise, meet: purge.Meet, open: purge.Open, adopt: purge.State.Adopt,
 		admit: purge.State.Admit, judge: purge.Judge, check: purge.State.Check,
 		complete: purge.State.Complete, resume: purge.Record.Resume, started: purge.Started,
 		whole: func(failed int) bool { return failed == 0 },
