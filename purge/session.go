@@ -99,7 +99,8 @@ func (s State) Complete(self, with Incarnation, r Record, role Role) (State, err
 	if role == Partner {
 		p.Pending = r
 	} else {
-		p.Confirmed = r
+		// What was pending is older: confirmed later, it would replace this one.
+		p.Confirmed, p.Pending = r, Record{}
 	}
 	return s.with(p), nil
 }

@@ -167,9 +167,9 @@ func (cfg *Scenario) successors(s *state, emit func(step, *state)) {
 					})
 				}
 			}
+			try(on("check", i, j), func(n *state) bool { return cfg.check(n, i, j) })
 			try(on("rebuild", i, j), func(n *state) bool { return cfg.rebuild(n, i, j) })
 		}
-		try(on("check", i), func(n *state) bool { return cfg.startCheck(n, i) })
 		if s.left.Raises > 0 {
 			try(on("raise", i), func(n *state) bool {
 				n.left.Raises--
@@ -423,29 +423,17 @@ func (cfg *Scenario) stand(s *state, i int, st purge.Standing, them purge.State,
 	}
 }
 
-func (cfg *Scenario) startCheck(s *state, i int) bool {
-	r := &s.reps[i]
-	if !r.up || r.mode != purge.Unchecked {
+// check is what a replica does after a start, with one other, which is enough of three.
+func (cfg *Scenario) check(s *state, i, j int) bool {
+	r, other := &s.reps[i], &s.reps[j]
+	if !s.reach(i, j) || r.mode != purge.Unchecked || other.mode == purge.Condemned || other.mode == purge.Joining {
 		return false
 	}
-	met := 0
-	for j := range nodes {
-		if j == i || !s.reach(i, j) || s.reps[j].mode == purge.Condemned || s.reps[j].mode == purge.Joining {
-			continue
-		}
-		cfg.meet(s, i, j)
-		if r.mode == purge.Condemned {
-			return true
-		}
-		if s.reps[j].mode != purge.Condemned {
-			met++
-		}
+	cfg.meet(s, i, j)
+	if r.mode == purge.Unchecked && other.mode != purge.Condemned && purge.Checked(1, nodes) {
+		r.mode = purge.Live
 	}
-	if !purge.Checked(met, nodes) {
-		return false
-	}
-	r.mode = purge.Live
-	return true
+	return r.mode != purge.Unchecked
 }
 
 // apply brings a write over in a session.
@@ -813,9 +801,9 @@ func (cfg *Scenario) failures(s *state, try tryFunc) {
 			})
 		}
 		if s.left.Clock > 0 {
-			for _, off := range [...]int8{-8, 0, 8} {
+			for _, off := range [...]int8{-clockOff, 0, clockOff} {
 				if off != r.off {
-					try(on("set the clock of", i).num(int(off+9)), func(n *state) bool {
+					try(on("set the clock of", i).num(int(off+clockOff)), func(n *state) bool {
 						n.left.Clock--
 						n.reps[i].off = off
 						return true

@@ -220,7 +220,11 @@ func (cfg *Scenario) closes(from *state) string {
 
 func (cfg *Scenario) round(s *state) {
 	for i := range nodes {
-		cfg.startCheck(s, i)
+		for j := range nodes {
+			if i != j {
+				cfg.check(s, i, j)
+			}
+		}
 	}
 	for i := range nodes {
 		for j := range i {

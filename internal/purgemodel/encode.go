@@ -70,7 +70,7 @@ func (n *normal) learn(s *state) {
 
 	n.ticks[s.now] = 1
 	if n.clocks {
-		n.ticks[s.now-8], n.ticks[s.now+8] = 1, 1
+		n.ticks[s.now-clockOff], n.ticks[s.now+clockOff] = 1, 1
 	}
 	for _, w := range s.writes[:s.nWrites] {
 		n.moment(w.stamp)
@@ -98,13 +98,17 @@ func (n *normal) learn(s *state) {
 			n.learnRecord(ses.incJ, ses.incI, ses.recJ)
 		}
 	}
+	gap := widest
+	if n.clocks {
+		gap += clockOff
+	}
 	last, as := -1, baseTick
 	for t, there := range n.ticks {
 		if there == 0 {
 			continue
 		}
 		if last >= 0 {
-			as += min(t-last, widest)
+			as += min(t-last, gap)
 		}
 		last = t
 		n.ticks[t] = uint8(as)
@@ -267,10 +271,15 @@ func (n *normal) flag(v bool) {
 func (n *normal) stamp(s hlc.Stamp) {
 	if s == 0 {
 		n.byte(0)
+		if n.clocks {
+			n.byte(0)
+		}
 		return
 	}
 	v := (int(n.ticks[ticksOf(s)])-baseTick)*counters + int(s&0xfff) + 1
-	if v > 255 {
+	if n.clocks {
+		n.byte(uint8(v >> 8))
+	} else if v > 255 {
 		panic("purgemodel: a moment does not fit")
 	}
 	n.byte(uint8(v))
@@ -304,7 +313,7 @@ func (n *normal) record(self, with purge.Incarnation, r purge.Record, spent bool
 func (n *normal) replica(r *replica) {
 	p := &r.purge
 	n.byte(uint8(r.mode)<<2 | b2(r.up)<<1 | b2(r.tainted))
-	n.byte(uint8(r.off + 8))
+	n.byte(uint8(r.off + clockOff))
 	n.byte(r.knows)
 	n.byte(rank(n.pos[p.Self], uint64(r.pos)))
 	for _, h := range r.ent {
@@ -371,14 +380,23 @@ func (n *normal) signature(s *state, i int) uint64 {
 		at = uint64(n.ticks[ticksOf(c)])<<2 | uint64(c&3)
 	}
 	sig = sig<<9 | at
-	sig = sig<<4 | uint64(len(r.purge.Pairs))
-	sig = sig<<5 | uint64(r.off+8)
+	pairs := uint64(0)
+	for _, m := range r.purge.Pairs {
+		if !n.gone(m.With) {
+			pairs++
+		}
+	}
+	sig = sig<<4 | pairs
+	sig = sig<<5 | uint64(r.off+clockOff)
 	for _, w := range s.writes[:s.nWrites] {
 		sig = sig<<1 | uint64(w.disks>>i&1)
 	}
 	sig = sig<<1 | uint64(b2(int(s.backOf) == i+1))
+	sig <<= 12
 	for _, m := range s.msgs[:s.nMsgs] {
-		sig = sig<<1 | uint64(b2(int(m.target) == i))
+		if int(m.target) == i {
+			sig |= 1 << (uint8(m.from)*maxWrites + m.id - 1)
+		}
 	}
 	return sig
 }
@@ -522,6 +540,9 @@ func (r *reader) position() purge.Position { return purge.Position(r.byte()) }
 
 func (r *reader) stamp() hlc.Stamp {
 	v := int(r.byte())
+	if r.clocks {
+		v = v<<8 | int(r.byte())
+	}
 	if v == 0 {
 		return 0
 	}
@@ -553,7 +574,7 @@ func (r *reader) record() (rec purge.Record) {
 func (r *reader) replica(out *replica) {
 	flags := r.byte()
 	out.mode, out.up, out.tainted = purge.Mode(flags>>2), flags>>1&1 != 0, flags&1 != 0
-	out.off = int8(r.byte()) - 8
+	out.off = int8(r.byte()) - clockOff
 	out.knows = r.byte()
 	out.pos = r.position()
 	for k := range out.ent {

@@ -2,10 +2,10 @@ package purgemodel
 
 import (
 	"flag"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // raceEnabled says that everything takes ten times as long.
@@ -16,6 +16,7 @@ var (
 	flagDeep   = flag.Bool("purge.deep", false, "search every pair of classes, and not only a few")
 	flagOnly   = flag.String("purge.only", "", "search only the scenarios with these names, comma separated")
 	flagLimit  = flag.Uint64("purge.limit", 8_000, "how many states to visit of each scenario; 0: all")
+	flagWalks  = flag.Int("purge.walks", 40, "random walks to compare states on and their bytes, for each scenario")
 	flagRaises = flag.Uint("purge.raises", 2, "how often a cut may be raised in a run")
 	flagSample = flag.Int("purge.closure", 100, "run every so many-th state to its end; 0: none")
 )
@@ -97,29 +98,63 @@ func report(t *testing.T, res Result) {
 	}
 }
 
-// TestSameStateSameBytes: a state that is read back from its bytes has the same bytes, and
-// so has one whose nodes have other names.
-func TestSameStateSameBytes(t *testing.T) {
-	start := time.Now()
-	cfg := scenario("all", Budget{Down: 1, Replace: 1, Slow: 1, Hints: 1, Reads: 1}).after("write A B", "replace the disk of C", "rebuild C A", "slow session begins A B")
-	cfg.rules = sound()
-	enc := normal{arrival: cfg.Limits.Arrival()}
-	states := 0
-	var visit func(s *state, depth int)
-	visit = func(s *state, depth int) {
-		cfg.successors(s, func(a step, n *state) {
-			first, _ := enc.encode(n)
-			b := slices.Clone(first)
-			back := cfg.decode(b)
-			if again, _ := enc.encode(back); !slices.Equal(again, b) {
-				t.Fatalf("after %v: % x is read back as % x", a, b, again)
-			}
-			states++
-			if depth > 0 {
-				visit(back, depth-1)
-			}
-		})
+// everything can happen in the scenarios of the tests of the encoding.
+var everything = []Scenario{
+	scenario("no clocks, no way back", Budget{Down: 2, Cut: 1, Isolate: 1, Replace: 1, Backup: 1, Restore: 1, Slow: 2, Resume: 1, Lost: 2, Hints: 1, Late: 1, Reads: 2, Fail: 1, Raises: 3}).writing("v0", "e0", "v1", "x0"),
+	scenario("clocks", Budget{Down: 1, Clock: 2, Slow: 1, Hints: 1, Reads: 1, Raises: 2}).writing("v0", "x0", "v0"),
+	scenario("a way back", Budget{Down: 1, Backup: 1, Rollback: 1, Slow: 1, Lost: 1, Hints: 1, Reads: 1, Raises: 3}).writing("v0", "x0", "v0"),
+}
+
+// TestEncodingForgetsNothing walks at random through states as they come, never encoded.
+// In each of them, what can happen next must be what can happen in the state that is read
+// back from its bytes, and in the one in which the nodes have other names.
+func TestEncodingForgetsNothing(t *testing.T) {
+	walks := *flagWalks
+	if raceEnabled {
+		walks = 4
 	}
-	visit(cfg.start(), 2)
-	t.Logf("%d states, %v", states, time.Since(start).Round(time.Millisecond))
+	states := 0
+	for _, cfg := range everything {
+		cfg.rules = sound()
+		enc := normal{arrival: cfg.Limits.Arrival()}
+		after := func(s *state) []string {
+			var out []string
+			cfg.successors(s, func(_ step, n *state) {
+				b, _ := enc.encode(n)
+				out = append(out, cfg.wrong(n)[:min(2, len(cfg.wrong(n)))]+string(b))
+			})
+			slices.Sort(out)
+			return slices.Compact(out)
+		}
+		for seed := range walks {
+			rnd := rand.New(rand.NewPCG(uint64(seed), 1))
+			s := cfg.start()
+			for range 30 {
+				want := after(s)
+				b, _ := enc.encode(s)
+				b = slices.Clone(b)
+				if !slices.Equal(after(cfg.decode(b)), want) {
+					t.Fatalf("%s, seed %d: other things can happen once %s is read back from % x", cfg.Name, seed, s.show([nodes]int{0, 1, 2}), b)
+				}
+				enc.learn(s)
+				enc.perm = perms[rnd.IntN(len(perms))]
+				enc.write(s)
+				renamed := cfg.decode(slices.Clone(enc.out))
+				if got, _ := enc.encode(renamed); !slices.Equal(got, b) {
+					t.Fatalf("%s, seed %d: under other names %s has other bytes", cfg.Name, seed, s.show([nodes]int{0, 1, 2}))
+				}
+				if !slices.Equal(after(renamed), want) {
+					t.Fatalf("%s, seed %d: under other names other things can happen after %s", cfg.Name, seed, s.show([nodes]int{0, 1, 2}))
+				}
+				var next []state
+				cfg.successors(s, func(_ step, n *state) { next = append(next, *n) })
+				to := next[rnd.IntN(len(next))]
+				if s = &to; s.bad != "" {
+					t.Fatal(s.bad)
+				}
+				states++
+			}
+		}
+	}
+	t.Logf("%d states", states)
 }

@@ -16,7 +16,8 @@ const (
 	quorum    = 2
 
 	tick     = time.Millisecond
-	baseTick = 16 // what normalising makes of the oldest tick; a clock may be set back by less
+	clockOff = 8  // ticks by which a clock is wrong, if it is
+	baseTick = 16 // what normalising makes of the oldest tick: a clock may be behind it
 )
 
 // stamp returns a moment within a tick. The counter tells apart what is written in it.
