@@ -25,11 +25,12 @@ import (
 //     have later stamps than any session that was.
 //   - What can never be asked again is left out: records of sessions at an earlier cut,
 //     or that prove nothing above it, but for their names; what a cut says of replicas
-//     that have it, or of incarnations that are gone; pairs with those.
+//     that have it, or of incarnations that are gone; pairs with those of which nobody
+//     has heard last.
 //   - Nodes are put in the order in which the bytes are least. The rules know no node.
 //
-// Where a clock can be wrong, or a disk go back in time, the second part of what is said
-// of positions, and what is said of times, does not hold, and is not done.
+// Where a clock can be wrong, what is said of the times of sessions does not hold, and is
+// not done; where a disk can go back in time, what is said of positions.
 //
 // What is searched on is what comes back from the bytes.
 
@@ -153,7 +154,7 @@ func (n *normal) gone(i purge.Incarnation) bool {
 		return false
 	}
 	for k := range n.s.reps {
-		if n.raiser(n.s.reps[k].purge.Cut) == i {
+		if n.raiser(n.s.reps[k].purge.Cut) == i || slices.Contains(n.s.heard[k][:], i) {
 			return false
 		}
 	}
@@ -190,11 +191,8 @@ func (n *normal) position(i purge.Incarnation, p purge.Position) {
 func (n *normal) learnReplica(r *replica) {
 	p := &r.purge
 	n.incarnation(p.Self)
-	if n.back {
-		n.position(p.Self, r.pos)
-	}
 	for _, h := range r.ent {
-		if n.back || h.id != 0 && n.s.write(h.id).kind != value {
+		if h.id != 0 && n.s.write(h.id).kind != value {
 			n.position(p.Self, h.applied)
 		}
 	}
@@ -204,9 +202,6 @@ func (n *normal) learnReplica(r *replica) {
 		for _, m := range p.Cut.Set {
 			if n.asked(p.Cut, m.Replica) {
 				n.incarnation(m.Replica)
-				if n.back {
-					n.position(m.Replica, m.Position)
-				}
 				n.session(raiser, m.Replica, m.Session)
 			}
 		}
@@ -228,10 +223,6 @@ func (n *normal) learnReplica(r *replica) {
 
 func (n *normal) learnRecord(self, with purge.Incarnation, r purge.Record) {
 	n.session(self, with, r.Session)
-	if n.back {
-		n.position(self, r.Position)
-		n.position(with, r.Theirs)
-	}
 	n.moment(r.Cut)
 	if n.clocks {
 		n.moment(r.Time)
@@ -248,6 +239,16 @@ func (n *normal) session(a, b purge.Incarnation, id purge.Session) {
 
 func rank(mask uint64, v uint64) uint8 {
 	return uint8(bits.OnesCount64(mask & (2<<v - 1) &^ 1))
+}
+
+// place is how a position is written. Where a disk can go back in time it is written as it
+// is: how many positions are left below one that was recorded counts, since they are used
+// again. There are few, one for each write that is applied.
+func (n *normal) place(i purge.Incarnation, p purge.Position) uint8 {
+	if n.back {
+		return uint8(p)
+	}
+	return rank(n.pos[i], uint64(p))
 }
 
 func (n *normal) inc(i purge.Incarnation) purge.Incarnation {
@@ -301,8 +302,8 @@ func (n *normal) record(self, with purge.Incarnation, r purge.Record, spent bool
 		return
 	}
 	n.stamp(r.Cut)
-	n.byte(rank(n.pos[self], uint64(r.Position)))
-	n.byte(rank(n.pos[with], uint64(r.Theirs)))
+	n.byte(n.place(self, r.Position))
+	n.byte(n.place(with, r.Theirs))
 	if n.clocks {
 		n.stamp(r.Time)
 	} else {
@@ -315,11 +316,11 @@ func (n *normal) replica(r *replica) {
 	n.byte(uint8(r.mode)<<2 | b2(r.up)<<1 | b2(r.tainted))
 	n.byte(uint8(r.off + clockOff))
 	n.byte(r.knows)
-	n.byte(rank(n.pos[p.Self], uint64(r.pos)))
+	n.byte(n.place(p.Self, r.pos))
 	for _, h := range r.ent {
 		n.byte(h.id)
 		if h.id != 0 && n.s.write(h.id).kind != value {
-			n.byte(rank(n.pos[p.Self], uint64(h.applied)))
+			n.byte(n.place(p.Self, h.applied))
 		}
 	}
 	n.byte(uint8(n.inc(p.Self)))
@@ -341,7 +342,7 @@ func (n *normal) replica(r *replica) {
 			n.byte(uint8(n.inc(m.Replica)))
 			n.byte(rank(n.seq[a][b], m.Session.Seq))
 			n.byte(uint8(m.Session.Nonce))
-			n.byte(rank(n.pos[m.Replica], uint64(m.Position)))
+			n.byte(n.place(m.Replica, m.Position))
 		}
 	}
 	var order [8]purge.Pair
@@ -374,7 +375,7 @@ func (n *normal) signature(s *state, i int) uint64 {
 	sig := uint64(r.mode)<<2 | uint64(b2(r.up))<<1 | uint64(b2(r.tainted))
 	sig = sig<<8 | uint64(r.knows)
 	sig = sig<<6 | uint64(r.ent[0].id)<<3 | uint64(r.ent[1].id)
-	sig = sig<<4 | uint64(rank(n.pos[r.purge.Self], uint64(r.pos)))
+	sig = sig<<4 | uint64(n.place(r.purge.Self, r.pos))
 	at := uint64(0)
 	if c := r.purge.Cut.At; c != 0 {
 		at = uint64(n.ticks[ticksOf(c)])<<2 | uint64(c&3)
