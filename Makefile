@@ -6,7 +6,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Tests under -race need cgo; without a C compiler they run without it.
 RACE        = $(shell command -v gcc >/dev/null 2>&1 || command -v cc >/dev/null 2>&1 && echo -race)
 
-.PHONY: all build test tools format vet staticcheck unit models bench-module fuzz sim sim-interval chaos bench bench-endtoend bench-large clean
+.PHONY: all build test tools format vet staticcheck unit models bench-module fuzz sim sim-interval model-purge chaos bench bench-endtoend bench-large clean
 
 all: build
 
@@ -34,9 +34,10 @@ unit:
 	$(if $(RACE),CGO_ENABLED=1) $(GO) test $(RACE) -timeout 14m ./...
 
 # models runs what is too slow for the race detector, which has seen a part of it:
-# among others 10,000 random sessions, 5,000 crashes and 600 bit flips on a disk.
+# among others 10,000 random sessions, 5,000 crashes and 600 bit flips on a disk, and
+# the search of the purge.
 models:
-	$(GO) test -timeout 10m ./antientropy ./storage/pebblestore
+	$(GO) test -timeout 10m ./antientropy ./storage/pebblestore ./internal/purgemodel
 
 # bench-module tests the module of the benchmarks: every peer against the truth.
 bench-module:
@@ -57,6 +58,15 @@ fuzz:
 SEEDS ?= 5000
 sim:
 	$(GO) test ./internal/sim -run TestSeeds -timeout 2h -sim.seeds $(SEEDS)
+
+# model-purge searches the rules of the purge for longer than the tests do: each class
+# of failures down to all that can be reached or to STATES states, and each pair of
+# them. With the default it takes a few hours of one core and at most 2 GB.
+STATES ?= 1000000
+RAISES ?= 1
+model-purge:
+	GOMAXPROCS=2 GOMEMLIMIT=4GiB $(GO) test ./internal/purgemodel -run 'TestClasses|TestWrites|TestPairs' -v -timeout 24h \
+		-purge.deep -purge.raises $(RAISES) -purge.limit $(STATES) -purge.closure 200
 
 # sim-interval measures again what the interval of repair costs and buys, and
 # writes the table into the page: some minutes on two cores.
