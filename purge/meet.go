@@ -1,5 +1,7 @@
 package purge
 
+import "encoding/binary"
+
 // Standing is what a replica is to do before anything else is done with the one that
 // it has met.
 type Standing int
@@ -110,3 +112,19 @@ func Settle(me, them State) State {
 //
 // Tombstones under the cut that the source still has are exceptions there, and here.
 func Rebuilt(id Incarnation, source State) State { return State{Self: id, Cut: source.Cut} }
+
+// AppendStanding appends what two replicas must have in common to be fit for each
+// other, with nothing to settle: if both append the same, Meet says Fit to both and
+// Settle changes nothing. A digest of it over all shards that two nodes share lets them
+// pass over the meeting where nothing has changed.
+func (s State) AppendStanding(dst []byte, with Incarnation) []byte {
+	p := s.pair(with)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(min(s.Self, with)))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(max(s.Self, with)))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(s.Cut.At))
+	for _, id := range [...]Session{p.Confirmed.Session, p.Pending.Session} {
+		dst = binary.BigEndian.AppendUint64(dst, id.Seq)
+		dst = binary.BigEndian.AppendUint64(dst, id.Nonce)
+	}
+	return dst
+}

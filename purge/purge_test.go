@@ -1,10 +1,13 @@
 package purge_test
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"syntropy/hlc"
 	"syntropy/lww"
@@ -351,4 +354,56 @@ func TestStart(t *testing.T) {
 	if purge.Checked(0, 3) || !purge.Checked(1, 3) || !purge.Checked(0, 1) || purge.Checked(1, 4) {
 		t.Error("Checked counts wrongly")
 	}
+}
+
+// TestStanding: replicas with the same standing are fit, with nothing to settle.
+func TestStanding(t *testing.T) {
+	equal := func(a, b purge.State) bool {
+		return bytes.Equal(a.AppendStanding(nil, b.Self), b.AppendStanding(nil, a.Self))
+	}
+	a, b := purge.State{Self: 1}, purge.State{Self: 2}
+	ra, _ := purge.Open(a, b, snap(1, 1000), snap(1, 1000), 7)
+	rb, _ := purge.Open(b, a, snap(1, 1000), snap(1, 1000), 7)
+	pending, _ := b.Complete(2, 1, rb, purge.Partner)
+	recorded, _ := a.Complete(1, 2, ra, purge.Initiator)
+	raised := recorded
+	raised.Cut = purge.Cut{At: at(5), Raiser: 1}
+	for _, tc := range []struct {
+		name string
+		a, b purge.State
+		want bool
+	}{
+		{"nothing yet", a, b, true},
+		{"the partner has recorded", a, pending, false},
+		{"the initiator too", recorded, pending, false},
+		{"and it is settled", recorded, purge.Settle(pending, recorded), true},
+		{"one has another cut", raised, purge.Settle(pending, recorded), false},
+		{"one went back", recorded, b, false},
+		{"one was rebuilt", recorded, purge.State{Self: 3}, true},
+	} {
+		if got := equal(tc.a, tc.b); got != tc.want {
+			t.Errorf("%s: %v", tc.name, got)
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		sessions := rapid.Custom(func(t *rapid.T) purge.Record {
+			return purge.Record{Session: purge.Session{Seq: rapid.Uint64Range(0, 2).Draw(t, "seq")}}
+		})
+		draw := func(self, with purge.Incarnation) purge.State {
+			return purge.State{Self: self, Cut: purge.Cut{At: hlc.Stamp(rapid.Uint64Range(0, 1).Draw(t, "cut")), Raiser: 1},
+				Pairs: []purge.Pair{{With: with, Confirmed: sessions.Draw(t, "confirmed"), Pending: sessions.Draw(t, "pending")}}}
+		}
+		a, b := draw(1, 2), draw(2, 1)
+		if !equal(a, b) || a.Pairs[0].Pending.Session == a.Pairs[0].Confirmed.Session {
+			return
+		}
+		for _, p := range [][2]purge.State{{a, b}, {b, a}} {
+			if st, why := purge.Meet(p[0], p[1]); st != purge.Fit {
+				t.Fatalf("%+v and %+v: %v, %v", p[0], p[1], st, why)
+			}
+			if got := purge.Settle(p[0], p[1]); got.Pairs[0].Confirmed.Session != p[0].Pairs[0].Confirmed.Session {
+				t.Fatalf("%+v settled with %+v", p[0], p[1])
+			}
+		}
+	})
 }
