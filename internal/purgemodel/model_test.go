@@ -60,17 +60,16 @@ func TestWrites(t *testing.T) {
 // TestPairs searches two classes together: from an acknowledged delete that one replica
 // has missed or, where a write can be late, from the beginning.
 func TestPairs(t *testing.T) {
-	often := []string{"replace+down", "replace+isolate", "isolate+rollback", "down+lost", "slow+read", "late+clock", "hint+clock", "isolate+read"}
+	often := []string{"down+replace", "isolate+replace", "isolate+rollback", "down+lost", "slow+read", "late+clock", "hint+clock", "isolate+read"}
 	for i, a := range classes[1:] {
-		for k, b := range classes[1:] {
+		for _, b := range classes[1+i:] {
 			cfg := a.and(b)
 			if cfg.Budget.Hints+cfg.Budget.Late == 0 {
 				cfg = cfg.after("write A B", "tick")
 			}
-			if k < i && !slices.Contains(often, cfg.Name) || k >= i && !*flagDeep && !slices.Contains(often, cfg.Name) {
-				continue
+			if *flagDeep || slices.Contains(often, cfg.Name) {
+				run(t, cfg)
 			}
-			run(t, cfg)
 		}
 	}
 }
