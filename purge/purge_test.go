@@ -193,6 +193,27 @@ func TestLastMessageLost(t *testing.T) {
 	}
 }
 
+// TestOldPendingRecord: what was pending when a later session completed is not confirmed
+// any more, or the ledger would seem to have gone back in time.
+func TestOldPendingRecord(t *testing.T) {
+	a, b := purge.State{Self: 1}, purge.State{Self: 2}
+	ra, _ := purge.Open(a, b, snap(1, 1000), snap(1, 1000), 7)
+	rb, _ := purge.Open(b, a, snap(1, 1000), snap(1, 1000), 7)
+	b, _ = b.Complete(2, 1, rb, purge.Partner)
+	a, _ = a.Complete(1, 2, ra, purge.Initiator)
+	later, err := purge.Open(b, a, snap(2, 1100), snap(2, 1100), 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err = b.Complete(2, 1, later, purge.Initiator)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := purge.Settle(b, a).Pair(1); got.Confirmed.Session != later.Session {
+		t.Fatalf("after session %v it has %v", later.Session, got.Confirmed.Session)
+	}
+}
+
 // TestLongDead: one is left out of a proof if a majority has not reached it, and no more
 // than may be.
 func TestLongDead(t *testing.T) {
