@@ -57,7 +57,12 @@ func (s *Store) commit(group []*call) (wait func() error, err error) {
 		return nil, s.failed
 	}
 	s.groups++
-	c := &change{store: s, batch: s.engine.NewBatch()}
+	c := &s.change // its slices are used again
+	*c = change{
+		store: s, batch: s.engine.NewBatch(), scratch: c.scratch,
+		writes: c.writes[:0], arrivals: c.arrivals[:0], deltas: c.deltas[:0], shards: c.shards[:0],
+	}
+	defer c.release()
 	if s.writing == nil && s.checkpointDue() {
 		s.beginCheckpoint(c.batch)
 	}
@@ -74,6 +79,19 @@ func (s *Store) commit(group []*call) (wait func() error, err error) {
 	}
 	c.committed()
 	return wait, nil
+}
+
+// maxKept is the number of writes of which the slices are kept for the next group.
+const maxKept = 2 * maxGroup
+
+// release lets go of what the group is made of.
+func (c *change) release() {
+	if cap(c.writes) > maxKept {
+		*c = change{}
+		return
+	}
+	clear(c.writes)
+	c.batch = nil
 }
 
 // add decides on the offers of a call. If an old version cannot be read, nothing

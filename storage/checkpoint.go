@@ -9,9 +9,11 @@ import (
 	"syntropy/ring"
 )
 
-// DefaultCheckpointWrites is the number of writes after which the trees are
-// written anew. Replaying as many takes some tenths of a second.
-const DefaultCheckpointWrites = 1 << 20
+// DefaultCheckpointWrites is the least number of writes after which the trees are
+// written anew. So many rows of the log fit into a memtable, and those that are
+// deleted before it is flushed are never in a table: the log costs its share of
+// Pebble's own log and of memory, and no compaction.
+const DefaultCheckpointWrites = 1 << 16
 
 // checkpoint is one that is being written: all trees as they were at one row of
 // the log, which is cut when the last of them is on disk.
@@ -46,11 +48,17 @@ const rowLeaves = 64
 // due.
 const checkpointShare = 4
 
-// checkpointDue reports whether the log is long enough. It may always have one
-// write for each leaf, so that writing the leaves costs 31 bytes a write at most.
-func (s *Store) checkpointDue() bool {
-	return s.logged >= s.opts.CheckpointWrites && uint64(s.logged) >= s.leaves()
+// leafWrites is the number of writes that the log may have for each leaf, so that
+// writing the leaves costs 8 bytes a write at most. Replaying as many writes as make
+// a checkpoint of ten million entries due takes some tenths of a second.
+const leafWrites = 4
+
+// checkpointWrites returns how long the log becomes before it is cut.
+func (s *Store) checkpointWrites() uint64 {
+	return max(uint64(s.opts.CheckpointWrites), leafWrites*s.leaves())
 }
+
+func (s *Store) checkpointDue() bool { return uint64(s.logged) >= s.checkpointWrites() }
 
 // leaves returns the number of leaves of all trees.
 func (s *Store) leaves() (n uint64) {
@@ -70,7 +78,7 @@ func (s *Store) beginCheckpoint(b Batch) {
 			c.trees = append(c.trees, shardTree{i, s.shards[i].tree.Snapshot(), t})
 		}
 	}
-	c.rate = 1 + checkpointShare*s.leaves()/uint64(s.opts.CheckpointWrites)
+	c.rate = 1 + checkpointShare*s.leaves()/s.checkpointWrites()
 	s.writing = c
 }
 

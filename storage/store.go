@@ -134,6 +134,7 @@ type Store struct {
 	quarantine *quarantine
 
 	groups uint64 // committed so far
+	change change // the group that is being committed, or was the last
 	// The tree log: the number of its last row, how many writes and shapes it has
 	// since the last checkpoint, what is to go into the next row, and room for it.
 	logNumber uint64
