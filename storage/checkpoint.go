@@ -58,7 +58,9 @@ func (s *Store) checkpointWrites() uint64 {
 	return max(uint64(s.opts.CheckpointWrites), leafWrites*s.leaves())
 }
 
-func (s *Store) checkpointDue() bool { return uint64(s.logged) >= s.checkpointWrites() }
+func (s *Store) checkpointDue() bool {
+	return s.logged >= s.opts.CheckpointWrites && uint64(s.logged) >= s.checkpointWrites()
+}
 
 // leaves returns the number of leaves of all trees.
 func (s *Store) leaves() (n uint64) {
