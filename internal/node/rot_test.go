@@ -168,6 +168,7 @@ func TestNobodyToHealFrom(t *testing.T) {
 		st, err := n1.Status(t.Context())
 		return err == nil && len(st.Nodes[0].Disk.Quarantined) == 0 && len(n1.replicaOf().scrubber.sidelined()) == 0
 	})
+	c.settled() // or the write may still be on its way
 	n1.repair(report.RepairOptions{})
 	if got := n2.get([]byte("k0007")); got != "new" {
 		t.Errorf("the newest write is %q", got)
