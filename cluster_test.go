@@ -279,3 +279,81 @@ func TestClock(t *testing.T) {
 	wants(t, "Put", c.DB(0).Put(bg(), k, nil), syntropy.ErrClock)
 	check(t, c.DB(1).Put(bg(), k, nil))
 }
+
+// Every node learns where the clients of every other one go, and who does not serve at
+// the moment.
+func TestWhereabouts(t *testing.T) {
+	clients := func(i int) string { return fmt.Sprintf("client-%d.example:7001", i) }
+	c := syntropytest.NewClusterWith(t, 4, func(i int, o *syntropy.Options) { o.ClientAddr = clients(i) })
+	know := func(asked int, serving ...int) {
+		t.Helper()
+		soon(t, func() error {
+			w, err := c.DB(asked).Whereabouts(bg())
+			if err != nil {
+				return err
+			}
+			if w.Self != c.DB(asked).ID() || len(w.Members) != 4 || len(w.Replicas) != 16 || w.Cluster == "" {
+				return fmt.Errorf("node %d tells %+v", asked, w)
+			}
+			for _, m := range w.Members {
+				i := slices.IndexFunc([]int{0, 1, 2, 3}, func(i int) bool { return c.Addr(i) == m.PeerAddr })
+				if m.ClientAddr != clients(i) || m.Serves != slices.Contains(serving, i) {
+					return fmt.Errorf("node %d says of node %d: %+v", asked, i, m)
+				}
+			}
+			for shard, ids := range w.Replicas {
+				if len(ids) != 3 || !slices.IsSorted(ids) {
+					return fmt.Errorf("shard %d is on %v", shard, ids)
+				}
+			}
+			return nil
+		})
+	}
+	for i := range 4 {
+		know(i, 0, 1, 2, 3)
+	}
+	c.Stop(2)
+	know(0, 0, 1, 3)
+	c.Start(2)
+	for i := range 4 {
+		know(i, 0, 1, 2, 3)
+	}
+}
+
+// soon asks until there is no error, or long enough.
+func soon(t *testing.T, ask func() error) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	end := time.Now().Add(30 * time.Second)
+	for err := ask(); err != nil; err = ask() {
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+		<-tick.C
+	}
+}
+
+// The stamp of a value is that of its write, whatever happens to its expiry, and grows.
+func TestStamp(t *testing.T) {
+	c := syntropytest.NewCluster(t, 3)
+	db := c.DB(0)
+	_, _, err := db.Stamp(bg(), k)
+	wants(t, "the stamp of no key", err, syntropy.ErrNotFound)
+	check(t, db.Put(bg(), k, nil))
+	first, writer, err := db.Stamp(bg(), k)
+	check(t, err)
+	if writer != db.ID() || time.Since(first.Time()).Abs() > time.Hour {
+		t.Errorf("stamped by %v at %v", writer, first)
+	}
+	if _, err := c.DB(1).Expire(bg(), k, time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if again, writer, err := db.Stamp(bg(), k); again != first || writer != db.ID() || err != nil {
+		t.Errorf("after Expire: %v of %v, %v; was %v", again, writer, err, first)
+	}
+	check(t, c.DB(1).Put(bg(), k, nil))
+	if later, writer, err := db.Stamp(bg(), k); later <= first || writer != c.DB(1).ID() || err != nil {
+		t.Errorf("after Put: %v of %v, %v; was %v", later, writer, err, first)
+	}
+}

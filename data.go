@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"syntropy/coordinator"
+	"syntropy/hlc"
 	"syntropy/lww"
 )
 
@@ -69,6 +70,20 @@ func (db *DB) GetSome(ctx context.Context, keys ...[]byte) ([][]byte, error) {
 		}
 	}
 	return values, nil
+}
+
+// Stamp returns when, by the clocks of the cluster, the value of a key was written, and
+// by which node: of two versions of a key the one with the greater stamp stays. Changing
+// an expiry leaves it as it is. The error wraps ErrNotFound if there is no such key.
+func (db *DB) Stamp(ctx context.Context, key []byte) (hlc.Stamp, hlc.NodeID, error) {
+	entries, err := db.readLive(ctx, [][]byte{key})
+	if err != nil {
+		return 0, 0, err
+	}
+	if entries[0] == nil {
+		return 0, 0, notFound(key)
+	}
+	return entries[0].Stamp, entries[0].Node, nil
 }
 
 // readLive returns the entries of the first of the keys, nil where there is none that

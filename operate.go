@@ -29,6 +29,40 @@ func (db *DB) Members(ctx context.Context) ([]Member, error) {
 	return members, nil
 }
 
+// Whereabouts say who holds which keys, and where clients reach them.
+type Whereabouts struct {
+	Cluster string // its id
+	Version uint64 // of the topology
+	Self    hlc.NodeID
+	Members []Whereabout // by ID
+	// Replicas are the members that hold each shard, ascending; shard i has the i-th of
+	// equal, consecutive parts of Redis Cluster's slots. Only to be read.
+	Replicas [][]hlc.NodeID
+}
+
+// Whereabout is where one member is, as the answering node sees it.
+type Whereabout struct {
+	ID         hlc.NodeID
+	PeerAddr   string
+	ClientAddr string // [Options.ClientAddr] of the member; empty if it is not known
+	Serves     bool   // it is up, and answers reads of what it holds
+}
+
+// Whereabouts tells who holds which keys, for clients that go to a replica directly.
+// Any node serves any key, so an answer that is out of date costs a hop and no more. It
+// asks nobody, so it costs little.
+func (db *DB) Whereabouts(ctx context.Context) (Whereabouts, error) {
+	w, err := db.core.node.Whereabouts()
+	if err != nil {
+		return Whereabouts{}, db.explain(ctx, reading, err)
+	}
+	members := make([]Whereabout, len(w.Members))
+	for i, m := range w.Members {
+		members[i] = Whereabout(m)
+	}
+	return Whereabouts{Cluster: w.Cluster, Version: w.Version, Self: w.Self, Members: members, Replicas: w.Replicas}, nil
+}
+
 // Status describes the cluster as this node sees it: who is up, until when each pair
 // of replicas is proven to agree, what is kept for whom.
 func (db *DB) Status(ctx context.Context) (report.Status, error) {

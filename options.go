@@ -27,6 +27,10 @@ type Options struct {
 	// PeerListener is the open port behind PeerAddr. Open takes it over and closes
 	// it, also if it fails. By default Open listens on PeerAddr.
 	PeerListener net.Listener
+	// ClientAddr is where the clients of a server around this node reach it, host:port.
+	// The other nodes are told, so that each can tell its clients where a key is: see
+	// [DB.Whereabouts]. It may be another one at each start. By default there is none.
+	ClientAddr string
 	// Join names peer addresses of other nodes. One that turns out to be this node's
 	// own is fine. An empty directory with Join alone enters the cluster that it finds
 	// there.
@@ -128,7 +132,7 @@ func (o *Options) toNode(dir string) (opts node.Options, err error) {
 	}
 	settings, isSet := o.cluster()
 	opts = node.Options{
-		DataDir: dir, Join: o.Join, BootstrapExpect: o.BootstrapExpect, Settings: settings, IsSet: isSet, Zone: o.Zone,
+		DataDir: dir, ClientAddr: o.ClientAddr, Join: o.Join, BootstrapExpect: o.BootstrapExpect, Settings: settings, IsSet: isSet, Zone: o.Zone,
 		WriteConsistency: o.WriteConsistency, ReadConsistency: o.ReadConsistency,
 		RepairInterval: o.RepairInterval, NoHints: o.NoHints, NoReadRepair: o.NoReadRepair,
 		HintBytesMax: o.HintBytesMax, HintBytesPerSecond: o.HintBytesPerSecond, Events: o.Events.toNode(),

@@ -69,6 +69,9 @@ type Options struct {
 	PeerListener net.Listener
 	// PeerAddr is the address that other nodes dial, host:port.
 	PeerAddr string
+	// ClientAddr is where clients reach this node, host:port, as it tells the
+	// other nodes. Empty: it has no door for clients.
+	ClientAddr string
 	// Join names peer addresses of other members.
 	Join []string
 	// BootstrapExpect is how many empty nodes form a cluster together. It may be

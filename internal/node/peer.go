@@ -23,6 +23,7 @@ type peer struct {
 	mu          sync.Mutex
 	barred      string // why this node does not deal with it; empty: it does
 	incarnation string
+	clientAddr  string // where clients reach it, as it said last
 	state       string
 	entries     int64
 	tombstones  int64

@@ -323,7 +323,7 @@ func (r *replica) acceptHello(h *peerpb.Hello) (*peerpb.HelloAck, error) {
 	if !p.link.Up() {
 		p.link.Wake() // it is back: do not wait to dial it
 	}
-	return &peerpb.HelloAck{Node: uint32(r.self), Incarnation: r.incarnation, State: r.currentState(), WallUs: r.node.wall().UnixMicro(), Replaces: r.replaces}, nil
+	return &peerpb.HelloAck{Node: uint32(r.self), Incarnation: r.incarnation, State: r.currentState(), WallUs: r.node.wall().UnixMicro(), Replaces: r.replaces, ClientAddr: r.node.opts.ClientAddr}, nil
 }
 
 // admit decides whether this node deals with a member, and returns why not. A
@@ -357,6 +357,7 @@ func (r *replica) peerUp(p *peer, ack *peerpb.HelloAck) {
 		return
 	}
 	r.log.Info("peer is up", "peer", p.id.String())
+	p.setClientAddr(ack.GetClientAddr())
 	p.returned()
 	p.setAccepted()
 	r.cleared()

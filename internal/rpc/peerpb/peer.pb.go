@@ -1232,6 +1232,7 @@ type HelloAck struct {
 	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
 	WallUs        int64                  `protobuf:"varint,4,opt,name=wall_us,json=wallUs,proto3" json:"wall_us,omitempty"`
 	Replaces      string                 `protobuf:"bytes,5,opt,name=replaces,proto3" json:"replaces,omitempty"`
+	ClientAddr    string                 `protobuf:"bytes,6,opt,name=client_addr,json=clientAddr,proto3" json:"client_addr,omitempty"` // where clients reach the sender; empty: nowhere
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1297,6 +1298,13 @@ func (x *HelloAck) GetWallUs() int64 {
 func (x *HelloAck) GetReplaces() string {
 	if x != nil {
 		return x.Replaces
+	}
+	return ""
+}
+
+func (x *HelloAck) GetClientAddr() string {
+	if x != nil {
+		return x.ClientAddr
 	}
 	return ""
 }
@@ -2760,13 +2768,15 @@ const file_peer_proto_rawDesc = "" +
 	"\awall_us\x18\b \x01(\x03R\x06wallUs\x12\x12\n" +
 	"\x04addr\x18\t \x01(\tR\x04addr\x12\x1a\n" +
 	"\breplaces\x18\n" +
-	" \x01(\tR\breplaces\"\x8b\x01\n" +
+	" \x01(\tR\breplaces\"\xac\x01\n" +
 	"\bHelloAck\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\tR\vincarnation\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x17\n" +
 	"\awall_us\x18\x04 \x01(\x03R\x06wallUs\x12\x1a\n" +
-	"\breplaces\x18\x05 \x01(\tR\breplaces\"1\n" +
+	"\breplaces\x18\x05 \x01(\tR\breplaces\x12\x1f\n" +
+	"\vclient_addr\x18\x06 \x01(\tR\n" +
+	"clientAddr\"1\n" +
 	"\aFailure\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"t\n" +
