@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"syntropy"
+	"syntropy/hlc"
 	"syntropy/internal/admin"
 	"syntropy/internal/resp"
 )
@@ -152,6 +153,39 @@ func (d frontDoor) Scan(ctx context.Context, cursor uint64, count int) (next uin
 		keys[i] = p.Key
 	}
 	return uint64(page.Next), keys, nil
+}
+
+// Stamp implements resp.Backend.
+func (d frontDoor) Stamp(ctx context.Context, key []byte) (v resp.Version, found bool, err error) {
+	stamp, node, err := d.DB.Stamp(ctx, key)
+	if errors.Is(err, syntropy.ErrNotFound) {
+		return v, false, nil
+	}
+	return resp.Version{Timestamp: uint64(stamp), Time: stamp.Time(), Node: node.String()}, err == nil, err
+}
+
+// Layout implements resp.Backend.
+func (d frontDoor) Layout(ctx context.Context) (resp.Layout, error) {
+	w, err := d.Whereabouts(ctx)
+	if err != nil {
+		return resp.Layout{}, err
+	}
+	l := resp.Layout{Cluster: w.Cluster, Version: w.Version, Nodes: make([]resp.LayoutNode, len(w.Members)), Shards: make([][]int, len(w.Replicas))}
+	index := make(map[hlc.NodeID]int, len(w.Members))
+	for i, m := range w.Members {
+		index[m.ID] = i
+		l.Nodes[i] = resp.LayoutNode{Name: m.ID.String(), ClientAddr: m.ClientAddr, PeerAddr: m.PeerAddr, Serves: m.Serves}
+		if m.ID == w.Self {
+			l.Self = i
+		}
+	}
+	for shard, ids := range w.Replicas {
+		l.Shards[shard] = make([]int, len(ids))
+		for i, id := range ids {
+			l.Shards[shard][i] = index[id]
+		}
+	}
+	return l, nil
 }
 
 // Info implements resp.Backend.

@@ -5,9 +5,11 @@ import (
 	"math"
 	"slices"
 	"testing"
+	"time"
 
 	"syntropy"
 	"syntropy/internal/admin"
+	"syntropy/internal/config"
 	"syntropy/internal/resp"
 	"syntropy/syntropytest"
 )
@@ -160,5 +162,66 @@ func TestDoorErrors(t *testing.T) {
 	coded, ok := err.(*syntropy.Error)
 	if !ok || coded.Code() != "UNAVAILABLE" {
 		t.Errorf("with one of two nodes: %v", err)
+	}
+}
+
+func TestDoorLayout(t *testing.T) {
+	c := syntropytest.NewClusterWith(t, 4, func(i int, o *syntropy.Options) { o.ClientAddr = []string{"a:1", "b:2", "c:3", "d:4"}[i] })
+	var first resp.Layout
+	for i := range 4 {
+		l, err := frontDoor{c.DB(i)}.Layout(t.Context())
+		if err != nil || l.Nodes[l.Self].Name != c.DB(i).ID().String() || l.Nodes[l.Self].PeerAddr != c.Addr(i) || l.Nodes[l.Self].ClientAddr != []string{"a:1", "b:2", "c:3", "d:4"}[i] {
+			t.Errorf("node %d: %+v, %v", i, l, err)
+		}
+		if i == 0 {
+			first = l
+		}
+		if l.Cluster != first.Cluster || l.Version != first.Version || !slices.EqualFunc(l.Shards, first.Shards, slices.Equal[[]int]) {
+			t.Errorf("node %d says %+v, node 0 %+v", i, l, first)
+		}
+		held := map[int]bool{}
+		for _, nodes := range l.Shards {
+			if len(nodes) != 3 {
+				t.Errorf("a shard is on nodes %v", nodes)
+			}
+			for _, node := range nodes {
+				held[node] = true
+			}
+		}
+		if len(held) != len(l.Nodes) {
+			t.Errorf("%d of %d nodes hold something", len(held), len(l.Nodes))
+		}
+	}
+	in, err := frontDoor{c.DB(0)}.Inspect(t.Context(), []byte("k"))
+	if shard := first.Shards[in.Shard]; err != nil || len(in.Replicas) != 3 || first.Nodes[shard[0]].Name != in.Replicas[0].Node.String() {
+		t.Errorf("the layout has shard %d on %v, its replicas are %+v", in.Shard, shard, in.Replicas)
+	}
+}
+
+func TestDoorStamp(t *testing.T) {
+	d := door(t, 1)
+	if _, found, err := d.Stamp(t.Context(), []byte("k")); found || err != nil {
+		t.Errorf("the stamp of no key: %v, %v", found, err)
+	}
+	if err := d.Put(t.Context(), []resp.Pair{{Key: []byte("k")}}); err != nil {
+		t.Fatal(err)
+	}
+	v, found, err := d.Stamp(t.Context(), []byte("k"))
+	if !found || err != nil || v.Node != "n1" || v.Timestamp == 0 || d.Now().Sub(v.Time).Abs() > time.Minute {
+		t.Errorf("%+v, %v, %v", v, found, err)
+	}
+}
+
+// TestClientAddr: what a node tells the others of where its clients connect.
+func TestClientAddr(t *testing.T) {
+	for _, tc := range []struct{ peer, listening, want string }{
+		{"10.0.0.1:7101", "127.0.0.1:7001", "127.0.0.1:7001"},
+		{"10.0.0.1:7101", "[::]:7001", "10.0.0.1:7001"},
+		{"node.example:7101", "0.0.0.0:7001", "node.example:7001"},
+		{"[fd00::1]:7101", "[::]:7001", "[fd00::1]:7001"},
+	} {
+		if got := clientAddr(&config.Config{PeerListen: tc.peer}, tc.listening); got != tc.want {
+			t.Errorf("listening on %s, with nodes at %s: %s, want %s", tc.listening, tc.peer, got, tc.want)
+		}
 	}
 }

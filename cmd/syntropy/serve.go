@@ -170,19 +170,29 @@ func (a *app) serve(ctx context.Context, c *config.Config) (err error) {
 			return err
 		}
 	}
-	db, err := syntropy.Open(c.DataDir, openOptions(c, doors[1], log))
+	db, err := syntropy.Open(c.DataDir, openOptions(c, clientAddr(c, doors[0].Addr().String()), doors[1], log))
 	if err != nil {
 		return err
 	}
-	return serveDoors(ctx, db, doors[0], doors[2], log)
+	return serveDoors(ctx, db, doors[0], doors[2], c.EnableFlush, log)
+}
+
+// clientAddr is where clients reach this node, as the other nodes tell theirs. Who
+// listens on all addresses has none to tell but the one where the nodes reach it.
+func clientAddr(c *config.Config, listening string) string {
+	host, port, err := net.SplitHostPort(listening)
+	if ip := net.ParseIP(host); err == nil && ip != nil && ip.IsUnspecified() {
+		host, _, _ = net.SplitHostPort(c.PeerListen)
+	}
+	return net.JoinHostPort(host, port)
 }
 
 // openOptions returns the settings as options of a node. Cluster settings that nobody
 // gave are left out: an existing cluster has its own. A duration of zero was asked for
 // here; in the options it would mean the default, and a negative one means zero.
-func openOptions(c *config.Config, peers net.Listener, log *slog.Logger) *syntropy.Options {
+func openOptions(c *config.Config, clients string, peers net.Listener, log *slog.Logger) *syntropy.Options {
 	o := &syntropy.Options{
-		PeerAddr: c.PeerListen, PeerListener: peers, Join: c.Join, BootstrapExpect: c.BootstrapExpect, Zone: c.Zone,
+		ClientAddr: clients, PeerAddr: c.PeerListen, PeerListener: peers, Join: c.Join, BootstrapExpect: c.BootstrapExpect, Zone: c.Zone,
 		WriteConsistency: c.WriteConsistency, ReadConsistency: c.ReadConsistency,
 		RepairInterval: cmp.Or(c.RepairInterval, -1), NoHints: !c.HintedHandoff, NoReadRepair: !c.ReadRepair,
 		HintBytesMax: c.HintBytesMax, HintBytesPerSecond: c.HintBytesPerSec,
@@ -221,9 +231,9 @@ const drainTimeout = 10 * time.Second
 
 // serveDoors opens the doors of a running node until ctx ends or something
 // fails, and then closes them and the node.
-func serveDoors(ctx context.Context, db *syntropy.DB, clients, operators net.Listener, log *slog.Logger) error {
+func serveDoors(ctx context.Context, db *syntropy.DB, clients, operators net.Listener, enableFlush bool, log *slog.Logger) error {
 	door := frontDoor{db}
-	redis := resp.New(door, resp.Options{Logger: log, Version: version, Now: db.Now})
+	redis := resp.New(door, resp.Options{Logger: log, Version: version, Now: db.Now, EnableFlush: enableFlush})
 	ops := admin.New(door, log)
 	broken := make(chan error, 2)
 	go func() { broken <- redis.Serve(clients) }()

@@ -79,6 +79,7 @@ type Config struct {
 	ScrubInterval    time.Duration // 0: never
 	ScrubBytesPerSec int64
 
+	EnableFlush bool // clients may delete everything
 	Verbose     bool
 	ClockOffset time.Duration // for fault tests
 

@@ -175,6 +175,12 @@ can have the same list. A node that is in a cluster remembers the other members 
 		High:  "Too fast: reads of clients wait for the disk.",
 		read:  mebibytes(func(c *Config) *int64 { return &c.ScrubBytesPerSec }, 1, mebibytesMax),
 	}, {
+		Name: "enable-flush", Takes: "on|off", Default: "off", Switch: true,
+		Usage: "let FLUSHALL and FLUSHDB delete everything",
+		Doc:   "Whether clients of this node may delete all data of the cluster with `FLUSHALL` and `FLUSHDB`: for tests and caches. It leaves a tombstone for each key.",
+		High:  "One typing error deletes the data of the cluster, on all replicas.",
+		read:  onOff(func(c *Config) *bool { return &c.EnableFlush }),
+	}, {
 		Name: "verbose", Takes: "on|off", Default: "off", Switch: true,
 		Usage: "log every connection and the storage engine's doings",
 		Doc:   "Whether the log, on stderr, also tells of every connection and of what the storage engine does.",

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"syntropy/lww"
+	"syntropy/report"
 )
 
 // Backend is the store behind the protocol, as this package needs it.
@@ -53,6 +54,13 @@ type Backend interface {
 	// Scan returns about count keys from cursor on, and the cursor to go on
 	// from; both begin and end with 0.
 	Scan(ctx context.Context, cursor uint64, count int) (next uint64, keys [][]byte, err error)
+	// Stamp returns the version of key's value. A key that has expired is not
+	// found.
+	Stamp(ctx context.Context, key []byte) (version Version, found bool, err error)
+	// Inspect asks every replica what it holds of key.
+	Inspect(ctx context.Context, key []byte) (report.Inspection, error)
+	// Layout says which nodes hold which slots. It asks nobody.
+	Layout(ctx context.Context) (Layout, error)
 	// Size is the number of keys, as DBSIZE reports it.
 	Size(ctx context.Context) (int64, error)
 	// Info returns the sections INFO adds to the server's own.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -40,7 +41,7 @@ type handler func(ctx context.Context, c *conn, args [][]byte)
 
 func commandTable() map[string]*command {
 	var table []command
-	for _, part := range [][]command{dataCommands(), setCommands(), expiryCommands(), connectionCommands(), serverCommands()} {
+	for _, part := range [][]command{dataCommands(), setCommands(), swapCommands(), expiryCommands(), versionCommands(), connectionCommands(), clusterCommands(), serverCommands(), flushCommands()} {
 		table = append(table, part...)
 	}
 	byName := make(map[string]*command, len(table))
@@ -96,6 +97,10 @@ func (c *conn) dispatch(ctx context.Context, args [][]byte) {
 			if bytes.EqualFold(args[1], []byte("help")) && len(args) == 2 {
 				c.ran(name+"|help", 1)
 				cmd.help(c)
+				return
+			}
+			if reason, ok := lookup(c.srv.refused, slices.Concat([]byte(name+"|"), args[1])); ok {
+				c.w.error(fmt.Sprintf("ERR %s %s is refused: %s", strings.ToUpper(name), strings.ToUpper(string(args[1])), reason))
 				return
 			}
 			c.w.error(fmt.Sprintf("ERR unknown subcommand '%.128s'. Try %s HELP.", args[1], strings.ToUpper(name)))

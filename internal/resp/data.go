@@ -29,6 +29,13 @@ func dataCommands() []command {
 			summary: "Sets the values of one or more keys; not a transaction.", run: mset},
 		{name: "strlen", arity: 2, flags: []string{"readonly", "fast"}, firstKey: 1, lastKey: 1, keyStep: 1,
 			group: "string", since: "2.2.0", usage: "key", summary: "Returns the length of a value.", run: strlen},
+		{name: "getrange", arity: 4, flags: []string{"readonly"}, firstKey: 1, lastKey: 1, keyStep: 1,
+			group: "string", since: "2.4.0", usage: "key start end", summary: "Returns a part of a value.", run: getRange},
+		{name: "substr", arity: 4, flags: []string{"readonly"}, firstKey: 1, lastKey: 1, keyStep: 1,
+			group: "string", since: "1.0.0", usage: "key start end", summary: "Returns a part of a value; the same as GETRANGE.", run: getRange},
+		{name: "touch", arity: -2, flags: []string{"readonly", "fast"}, firstKey: 1, lastKey: -1, keyStep: 1,
+			group: "generic", since: "3.2.1", usage: "key [key ...]", note: "differs: keys have no access time to change, so it is EXISTS",
+			summary: "Counts the keys that exist.", run: exists},
 		{name: "type", arity: 2, flags: []string{"readonly", "fast"}, firstKey: 1, lastKey: 1, keyStep: 1,
 			group: "generic", since: "1.0.0", usage: "key", summary: "Returns the type of a key: string or none.", run: typeOf},
 		{name: "scan", arity: -2, flags: []string{"readonly"},
@@ -105,6 +112,16 @@ func mget(ctx context.Context, c *conn, args [][]byte) {
 	c.writeValues(ctx, keys, values, nil)
 }
 
+// looked counts keys that were there and keys that were not.
+func (c *conn) looked(found, missed int64) {
+	if found > 0 {
+		c.srv.hits.Add(found)
+	}
+	if missed > 0 {
+		c.srv.misses.Add(missed)
+	}
+}
+
 // mgetSome asks the backend for some of the keys, the first ones.
 func (c *conn) mgetSome(ctx context.Context, keys [][]byte) (values [][]byte, err error) {
 	keys = keys[:min(len(keys), mgetKeysMax)]
@@ -129,14 +146,17 @@ func (c *conn) writeValues(ctx context.Context, keys, values [][]byte, err error
 			}
 			return
 		}
+		missed := int64(0)
 		for _, value := range values {
 			if value == nil {
+				missed++
 				c.w.null()
 				c.w.grown()
 			} else {
 				c.w.bulk(value)
 			}
 		}
+		c.looked(int64(len(values))-missed, missed)
 		keys = keys[len(values):]
 		if len(keys) == 0 || c.w.err != nil {
 			return
@@ -187,6 +207,42 @@ func strlen(ctx context.Context, c *conn, args [][]byte) {
 	}
 	value, _, err := c.backend.Get(ctx, bytes.Clone(args[1]))
 	c.count(int64(len(value)), err)
+}
+
+// getRange is GETRANGE and SUBSTR: bytes from start to end, both included, and
+// counted from the end when negative.
+func getRange(ctx context.Context, c *conn, args [][]byte) {
+	start, ok := parseInteger(args[2])
+	end, alsoOK := parseInteger(args[3])
+	if !ok || !alsoOK {
+		c.w.error(errNotInteger)
+		return
+	}
+	if err := checkKey(args[1]); err != nil {
+		c.w.backendError(err)
+		return
+	}
+	value, _, err := c.backend.Get(ctx, bytes.Clone(args[1]))
+	if err != nil {
+		c.w.backendError(err)
+		return
+	}
+	size := int64(len(value))
+	if start < 0 && end < 0 && start > end {
+		size = 0
+	}
+	if start < 0 {
+		start = max(0, start+int64(len(value)))
+	}
+	if end < 0 {
+		end = max(0, end+int64(len(value)))
+	}
+	end = min(end, size-1)
+	if start > end {
+		c.w.bulk(nil)
+		return
+	}
+	c.w.bulk(value[start : end+1])
 }
 
 func typeOf(ctx context.Context, c *conn, args [][]byte) {

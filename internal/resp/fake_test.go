@@ -11,6 +11,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"syntropy/report"
+	"syntropy/ring"
 )
 
 // mapBackend is the store of the tests: a map, and a record of the calls. At
@@ -196,6 +199,45 @@ func (b *mapBackend) Scan(_ context.Context, cursor uint64, count int) (uint64, 
 		next = 0
 	}
 	return next, all[from:to], err
+}
+
+func (b *mapBackend) Stamp(_ context.Context, key []byte) (Version, bool, error) {
+	unlock, err := b.enter("stamp")
+	defer unlock()
+	_, found := b.data[string(key)]
+	return Version{Timestamp: 42, Time: b.now(), Node: "n2"}, found, err
+}
+
+// Inspect tells of three replicas: one with what there is, one that is behind and
+// one that is down.
+func (b *mapBackend) Inspect(_ context.Context, key []byte) (report.Inspection, error) {
+	unlock, err := b.enter("inspect")
+	defer unlock()
+	value, found := b.data[string(key)]
+	has := report.ReplicaVersion{Node: 1, State: "live", Found: true, Tombstone: !found, Timestamp: 42, Time: "then", Writer: "n2", ValueBytes: len(value), Digest: "d1"}
+	if at := b.expires[string(key)]; at != 0 {
+		expires := time.UnixMilli(at)
+		has.Expires = &expires
+	}
+	return report.Inspection{Slot: ring.Slot(key), Shard: 3, Token: "0123", Replicas: []report.ReplicaVersion{
+		has, {Node: 2, State: "live"}, {Node: 3, State: "down", Error: "no route"},
+	}}, err
+}
+
+// Layout is of four nodes with two replicas of each of eight shards; the last node
+// is down.
+func (b *mapBackend) Layout(context.Context) (Layout, error) {
+	unlock, err := b.enter("layout")
+	defer unlock()
+	l := Layout{Cluster: "c", Version: 7, Self: 1}
+	for i := range 4 {
+		l.Nodes = append(l.Nodes, LayoutNode{
+			Name: fmt.Sprint("n", i+1), Serves: i < 3,
+			ClientAddr: fmt.Sprintf("10.0.0.%d:7001", i+1), PeerAddr: fmt.Sprintf("10.0.0.%d:7101", i+1),
+		})
+	}
+	l.Shards = [][]int{{0, 1}, {0, 1}, {1, 2}, {2, 3}, {0, 3}, {0, 2}, {1, 3}, {2, 3}}
+	return l, err
 }
 
 func (b *mapBackend) Size(context.Context) (int64, error) {

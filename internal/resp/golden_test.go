@@ -88,7 +88,7 @@ func TestGoldenScripts(t *testing.T) {
 func playScript(t *testing.T, path string, bytewise bool) {
 	clock, backend := newTestClock(), newMapBackend()
 	backend.now = clock.now
-	_, addr := startServer(t, backend, Options{Now: clock.now})
+	_, addr := startServer(t, backend, Options{Now: clock.now, EnableFlush: filepath.Base(path) == "flush.txt"}) // refused.txt shows the default
 	nc := dial(t, addr)
 	closed := false
 	for _, x := range readScript(t, path) {

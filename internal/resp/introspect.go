@@ -2,17 +2,12 @@ package resp
 
 import (
 	"context"
-	"fmt"
-	"net"
-	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
-// The commands that describe the server: INFO, CONFIG GET, COMMAND, TIME.
+// The commands that describe the server: CONFIG GET, COMMAND, TIME; INFO is in info.go.
 
 func serverCommands() []command {
 	quick := []string{"loading", "stale"}
@@ -25,10 +20,6 @@ func serverCommands() []command {
 			summary: "A container for commands about the configuration.", subcommands: []command{
 				{name: "get", arity: -3, since: "2.0.0", usage: "pattern [pattern ...]",
 					note: "differs: a few settings that tools ask for", summary: "Returns the settings that match the patterns.", run: configGet},
-				{name: "set", arity: -4, since: "2.0.0", usage: "name value [name value ...]", note: "refused",
-					summary: "Refused: settings are given to 'syntropy serve' when it starts.", run: configRefused},
-				{name: "rewrite", arity: 2, since: "2.8.0", note: "refused",
-					summary: "Refused: settings are given to 'syntropy serve' when it starts.", run: configRefused},
 			}},
 		{name: "command", arity: -1, flags: quick, group: "server", since: "2.8.13",
 			note:    "differs: without tips, key specifications and arguments",
@@ -54,71 +45,6 @@ func timeNow(_ context.Context, c *conn, _ [][]byte) {
 	c.w.array(2)
 	c.w.bulkString(strconv.FormatInt(now.Unix(), 10))
 	c.w.bulkString(strconv.Itoa(now.Nanosecond() / 1000))
-}
-
-func info(ctx context.Context, c *conn, args [][]byte) {
-	wanted := map[string]bool{}
-	for _, arg := range args[1:] {
-		wanted[strings.ToLower(string(arg))] = true
-	}
-	all := len(wanted) == 0 || wanted["all"] || wanted["default"] || wanted["everything"]
-	var text strings.Builder
-	for _, section := range c.srv.info(ctx, c.nc.LocalAddr()) {
-		if !all && !wanted[strings.ToLower(section.Name)] {
-			continue
-		}
-		if text.Len() > 0 {
-			text.WriteString("\r\n")
-		}
-		fmt.Fprintf(&text, "# %s\r\n", oneLine(section.Name))
-		for _, field := range section.Fields {
-			fmt.Fprintf(&text, "%s:%s\r\n", oneLine(field[0]), oneLine(field[1]))
-		}
-	}
-	c.w.text(text.String())
-}
-
-func oneLine(s string) string { return strings.NewReplacer("\r", " ", "\n", " ").Replace(s) }
-
-// info is what the server knows of itself, joined with the backend's sections.
-func (s *Server) info(ctx context.Context, local net.Addr) []InfoSection {
-	_, port, _ := net.SplitHostPort(local.String())
-	uptime := time.Since(s.started)
-	s.mu.Lock()
-	connected := len(s.conns)
-	s.mu.Unlock()
-	sections := []InfoSection{
-		{"Server", [][2]string{
-			{"redis_version", redisVersion},
-			{"redis_mode", "standalone"},
-			{"syntropy_version", s.opts.Version},
-			{"os", runtime.GOOS},
-			{"arch_bits", strconv.Itoa(strconv.IntSize)},
-			{"go_version", runtime.Version()},
-			{"process_id", strconv.Itoa(os.Getpid())},
-			{"tcp_port", port},
-			{"uptime_in_seconds", strconv.FormatInt(int64(uptime.Seconds()), 10)},
-			{"uptime_in_days", strconv.FormatInt(int64(uptime.Hours()/24), 10)},
-		}},
-		{"Clients", [][2]string{
-			{"connected_clients", strconv.Itoa(connected)},
-			{"maxclients", strconv.Itoa(s.opts.MaxClients)},
-		}},
-		{"Stats", [][2]string{
-			{"total_connections_received", strconv.FormatInt(s.connections.Load(), 10)},
-			{"total_commands_processed", strconv.FormatInt(s.executed.Load(), 10)},
-			{"rejected_connections", strconv.FormatInt(s.rejected.Load(), 10)},
-		}},
-	}
-	for _, more := range s.backend.Info(ctx) {
-		i := slices.IndexFunc(sections, func(have InfoSection) bool { return strings.EqualFold(have.Name, more.Name) })
-		if i < 0 {
-			sections = append(sections, more)
-			continue
-		}
-		sections[i].Fields = append(sections[i].Fields, more.Fields...)
-	}
-	return sections
 }
 
 // settings are answers to what tools ask of CONFIG GET when they connect, true
@@ -153,10 +79,6 @@ func configGet(_ context.Context, c *conn, args [][]byte) {
 		c.w.bulkString(setting[0])
 		c.w.bulkString(setting[1])
 	}
-}
-
-func configRefused(_ context.Context, c *conn, args [][]byte) {
-	c.w.error("ERR CONFIG " + strings.ToUpper(string(args[1])) + " is refused: settings are given to 'syntropy serve' when it starts")
 }
 
 // sorted returns the commands by name, so that COMMAND reads the same each time.

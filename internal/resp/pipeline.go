@@ -40,8 +40,8 @@ func (r *run) join(args [][]byte) bool {
 	case len(args) == 3 && bytes.EqualFold(args[0], []byte("set")):
 		return r.joinSet(args[1], args[2], 0)
 	case len(args) == 5 && bytes.EqualFold(args[0], []byte("set")):
-		expires, problem := parseSetOptions(args[3:], r.now())
-		return problem == "" && r.joinSet(args[1], args[2], expires)
+		options, problem := parseSetOptions(args[3:], r.now())
+		return problem == "" && options.plain() && r.joinSet(args[1], args[2], options.expires)
 	case len(args) == 2 && bytes.EqualFold(args[0], []byte("get")):
 		return r.joinGet(args[1])
 	}
@@ -122,10 +122,10 @@ func (c *conn) getEach(ctx context.Context, keys [][]byte) {
 	value, found, err := c.backend.Get(ctx, bytes.Clone(keys[0]))
 	switch {
 	case err != nil:
-		c.w.backendError(err)
-	case !found:
-		c.w.null()
+	case found:
+		c.looked(1, 0)
 	default:
-		c.w.bulk(value)
+		c.looked(0, 1)
 	}
+	c.value(value, found, err)
 }

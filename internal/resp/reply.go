@@ -82,6 +82,20 @@ func (w *replyWriter) mapOf(n int) {
 	w.array(2 * n)
 }
 
+// boolean writes a truth value: in RESP2 as 1 or 0.
+func (w *replyWriter) boolean(b bool) {
+	switch {
+	case !w.resp3 && b:
+		w.integer(1)
+	case !w.resp3:
+		w.integer(0)
+	case b:
+		w.buf = append(w.buf, "#t\r\n"...)
+	default:
+		w.buf = append(w.buf, "#f\r\n"...)
+	}
+}
+
 // set begins a set of n elements: in RESP2 an array.
 func (w *replyWriter) set(n int) {
 	if w.resp3 {

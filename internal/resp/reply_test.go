@@ -32,6 +32,9 @@ func FuzzOneReply(f *testing.F) {
 		"PEXPIREAT\nk\n9223372036854775807\nLT", "EXPIRE\nk\n10\n\r+OK\r", "TTL\nk", "PTTL\nnothing", "EXPIRETIME\nk", "PEXPIRETIME\nk", "PERSIST\nk",
 		"SYN.CONSISTENCY", "SYN.CONSISTENCY\nALL", "SYN.CONSISTENCY\nREAD\nONE\nWRITE\nx\r", "SCAN\n0\nMATCH\n*", "MGET\nk\nk", "COMMAND\nDOCS", "INFO",
 		"HELLO\n2\nSETNAME\nx", "RESET", "CLIENT\nLIST", "GETEX\nk", "\r\n", "CONFIG\nGET\n*",
+		"GETSET\nk\nv", "GETDEL\nk", "GETEX\nk\nPERSIST", "GETEX\nk\nEX\n10", "SET\nk\nv\nKEEPTTL\nGET", "GETRANGE\nk\n-1\n9", "TOUCH\nk",
+		"SYN.TIMESTAMP\nk", "SYN.INSPECT\nk", "WAIT\n1\n0", "FLUSHALL\nSYNC", "FUNCTION\nFLUSH", "CLUSTER\nSLOTS", "CLUSTER\nSHARDS",
+		"CLUSTER\nNODES", "CLUSTER\nINFO", "CLUSTER\nKEYSLOT\n{a}b", "CLUSTER\nMEET\r\n1", "CLUSTER\nHELP", "COMMAND\nINFO\ncluster|slots",
 	} {
 		f.Add(seed)
 	}

@@ -2,6 +2,8 @@ package resp
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"hash/maphash"
 	"io"
@@ -34,6 +36,9 @@ type Options struct {
 	// over it is refused and its connection closed. Below 64 MiB the largest
 	// commands cannot be sent.
 	BufferedBytesMax int64
+	// EnableFlush lets FLUSHALL and FLUSHDB delete everything. By default they
+	// are refused.
+	EnableFlush bool
 	// Now is the clock that relative expiry times (EX 10, TTL) count from, and
 	// that TIME shows; default time.Now. It must be the clock by which the
 	// backend decides what has expired, or keys go away early or late by the
@@ -81,6 +86,10 @@ type Server struct {
 	connections atomic.Int64 // accepted since the start
 	rejected    atomic.Int64
 	executed    atomic.Int64
+	hits        atomic.Int64 // keys that a GET or MGET found
+	misses      atomic.Int64 // and those that it did not
+	rate        rate
+	runID       string // of this start, as INFO reports it
 
 	stopping chan struct{} // closed when Shutdown begins
 	running  sync.WaitGroup
@@ -102,10 +111,19 @@ func New(backend Backend, opts Options) *Server {
 		refused:   refusedTable(),
 		seed:      maphash.MakeSeed(),
 		started:   time.Now(),
+		rate:      rate{since: time.Now()},
+		runID:     newRunID(),
 		stopping:  make(chan struct{}),
 		conns:     make(map[int64]*conn),
 		listeners: make(map[net.Listener]context.CancelFunc),
 	}
+}
+
+// newRunID is a name of 40 hexadecimal digits, as Redis has them.
+func newRunID() string {
+	var random [20]byte
+	rand.Read(random[:]) // never fails
+	return hex.EncodeToString(random[:])
 }
 
 // Serve accepts connections from ln, which it closes, until Shutdown or Close;

@@ -1,18 +1,19 @@
 package resp
 
 import (
+	"bytes"
 	"context"
 	"strings"
 )
 
-// SET, its options, and the two commands that are SET with an expiry.
+// SET, its options, and the commands that are a SET with one of them.
 
 func setCommands() []command {
 	return []command{
 		{name: "set", arity: -3, flags: []string{"write", "denyoom"}, firstKey: 1, lastKey: 1, keyStep: 1,
 			group: "string", since: "1.0.0",
-			usage:   "key value [EX seconds | PX milliseconds | EXAT unix-seconds | PXAT unix-milliseconds]",
-			note:    "differs: NX, XX, GET and KEEPTTL are refused",
+			usage:   "key value [GET] [EX seconds | PX milliseconds | EXAT unix-seconds | PXAT unix-milliseconds | KEEPTTL]",
+			note:    "differs: NX and XX are refused. GET and KEEPTTL are racy: the value or the expiry is read first, and another client may write in between",
 			summary: "Sets the value of a key, and when it expires.", run: set},
 		{name: "setex", arity: 4, flags: []string{"write", "denyoom"}, firstKey: 1, lastKey: 1, keyStep: 1,
 			group: "string", since: "2.0.0", usage: "key seconds value",
@@ -24,12 +25,12 @@ func setCommands() []command {
 }
 
 func set(ctx context.Context, c *conn, args [][]byte) {
-	expires, problem := parseSetOptions(args[3:], c.srv.now())
+	options, problem := parseSetOptions(args[3:], c.srv.now())
 	if problem != "" {
 		c.w.error(problem)
 		return
 	}
-	c.put(ctx, args[1], args[2], expires)
+	c.put(ctx, args[1], args[2], options)
 }
 
 // setWithExpiry is SETEX and PSETEX.
@@ -40,67 +41,82 @@ func setWithExpiry(name string, form timeForm) handler {
 			c.w.error(problem)
 			return
 		}
-		c.put(ctx, args[1], args[3], expires)
+		c.put(ctx, args[1], args[3], setOptions{expires: expires})
 	}
 }
 
-func (c *conn) put(ctx context.Context, key, value []byte, expires int64) {
-	if err := checkPair(key, value); err != nil {
-		c.w.backendError(err)
-		return
+// put is SET and its kin. What the options want to know of what is there is read
+// first.
+func (c *conn) put(ctx context.Context, key, value []byte, options setOptions) {
+	var before []byte
+	var found bool
+	err := checkPair(key, value)
+	if err == nil && options.get {
+		before, found, err = c.getOne(ctx, key)
 	}
-	if err := c.backend.Put(ctx, clonePairs([][]byte{key, value}, []int64{expires})); err != nil {
-		c.w.backendError(err)
-		return
+	if err == nil && options.keepTTL {
+		options.expires, _, err = c.backend.ExpiryOf(ctx, bytes.Clone(key))
 	}
-	c.w.ok()
+	if err == nil {
+		err = c.backend.Put(ctx, clonePairs([][]byte{key, value}, []int64{options.expires}))
+	}
+	switch {
+	case err != nil:
+		c.w.backendError(err)
+	case options.get:
+		c.value(before, found, nil)
+	default:
+		c.w.ok()
+	}
 }
 
-// noAtomicUpdate is why SET takes no condition and no GET.
+// setOptions is what the options of a SET ask for.
+type setOptions struct {
+	expires int64 // 0: never
+	keepTTL bool  // leave the expiry as it is
+	get     bool  // answer the value before
+}
+
+// plain tells whether a SET only writes.
+func (o setOptions) plain() bool { return !o.keepTTL && !o.get }
+
+// noAtomicUpdate is why SET takes no condition.
 const noAtomicUpdate = "no read-modify-write is atomic across replicas"
 
-// parseSetOptions returns the expiry that the options of a SET ask for, 0 for
-// none, or an error text. What Redis would not take gets Redis' error; only a SET
-// that Redis would carry out is refused, with the reason.
-func parseSetOptions(options [][]byte, now int64) (expires int64, problem string) {
+// parseSetOptions returns what the options of a SET ask for, or an error text. What
+// Redis would not take gets Redis' error; only a SET that Redis would carry out is
+// refused, with the reason.
+func parseSetOptions(options [][]byte, now int64) (asked setOptions, problem string) {
 	var form timeForm // of the expiry; none while its unit is 0
 	var amount []byte
-	var nx, xx, keepTTL bool
-	refusal := ""
+	condition := ""
 	for ; len(options) > 0; options = options[1:] {
 		option := strings.ToUpper(string(options[0][:min(len(options[0]), optionBytesMax)]))
-		why := ""
 		switch {
-		case option == "NX" && !xx:
-			nx, why = true, "last write wins cannot honour SET NX: "+noAtomicUpdate
-		case option == "XX" && !nx:
-			xx, why = true, "last write wins cannot honour SET XX: "+noAtomicUpdate
+		case (option == "NX" || option == "XX") && (condition == "" || condition == option):
+			condition = option
 		case option == "GET":
-			why = "last write wins cannot honour SET GET: " + noAtomicUpdate
+			asked.get = true
 		case option == "KEEPTTL" && form.unit == 0:
-			keepTTL, why = true, "SET KEEPTTL is refused: it would write back an expiry that was read, and "+
-				noAtomicUpdate+"; give the time again with EX, PX, EXAT or PXAT"
+			asked.keepTTL = true
 		default:
 			// The same option twice is no contradiction: the last one counts.
-			asked := formOf(option)
-			if asked.unit == 0 || keepTTL || len(options) < 2 || form.unit != 0 && asked != form {
-				return 0, errSyntax
+			given := formOf(option)
+			if given.unit == 0 || asked.keepTTL || len(options) < 2 || form.unit != 0 && given != form {
+				return asked, errSyntax
 			}
-			form, amount, options = asked, options[1], options[1:]
-		}
-		if refusal == "" {
-			refusal = why
+			form, amount, options = given, options[1], options[1:]
 		}
 	}
 	if form.unit != 0 {
-		if expires, problem = parseSetExpiry("set", amount, form, now); problem != "" {
-			return 0, problem
+		if asked.expires, problem = parseSetExpiry("set", amount, form, now); problem != "" {
+			return asked, problem
 		}
 	}
-	if refusal != "" {
-		return 0, "ERR " + refusal
+	if condition != "" {
+		return asked, "ERR last write wins cannot honour SET " + condition + ": " + noAtomicUpdate
 	}
-	return expires, ""
+	return asked, ""
 }
 
 // optionBytesMax is longer than any option.
