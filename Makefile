@@ -6,7 +6,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Tests under -race need cgo; without a C compiler they run without it.
 RACE        = $(shell command -v gcc >/dev/null 2>&1 || command -v cc >/dev/null 2>&1 && echo -race)
 
-.PHONY: all build test tools format vet staticcheck unit models bench-module fuzz sim sim-interval model-purge chaos bench bench-endtoend bench-large clean
+.PHONY: all build test tools format vet staticcheck unit models bench-module clients-module redis-suite fuzz sim sim-interval model-purge chaos bench bench-endtoend bench-large clean
 
 all: build
 
@@ -14,7 +14,7 @@ build:
 	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/syntropy ./cmd/syntropy
 
 # test is what the README names and CI calls: about six minutes on two cores.
-test: tools format vet staticcheck unit models bench-module
+test: tools format vet staticcheck unit models bench-module clients-module
 
 # tools installs what the tests use beside Go, where it can, and says what is
 # skipped where it cannot.
@@ -42,6 +42,16 @@ models:
 # bench-module tests the module of the benchmarks: every peer against the truth.
 bench-module:
 	cd bench && $(GO) vet ./... && $(GO) test -timeout 5m ./...
+
+# clients-module tests a node with real clients, and with Redis' own test suite if
+# scripts/redis-suite has fetched it: a minute.
+clients-module:
+	cd clients && $(GO) vet ./... && $(GO) test -timeout 5m ./...
+
+# redis-suite runs Redis' own test suite alone, and shows what was left out and why.
+redis-suite:
+	./scripts/redis-suite
+	cd clients && $(GO) test -timeout 5m -count 1 -run TestRedisSuite -v ./...
 
 # fuzz runs each fuzz target for a while; the corpora that it finds stay in the
 # build cache, what fails is written to testdata.

@@ -51,7 +51,7 @@ func clusterCommands() []command {
 				run: func(_ context.Context, c *conn, args [][]byte) { c.w.integer(int64(ring.Slot(args[2]))) }},
 			{name: "myid", arity: 2, since: "3.0.0", summary: "Returns the id of this node.", run: clusterMyID},
 			{name: "nodes", arity: 2, since: "3.0.0", note: clusterDiffers, summary: "Lists the nodes, each with the slots of which it is shown as master.", run: clusterNodes},
-			{name: "shards", arity: 2, since: "7.0.0", note: clusterDiffers, summary: "Lists the slots, with all nodes that hold them and how these are.", run: clusterShards},
+			{name: "shards", arity: 2, since: "7.0.0", note: clusterDiffers, summary: "Lists the nodes with the slots of which each is shown as master, those that hold all of these besides, and how they are.", run: clusterShards},
 			{name: "slots", arity: 2, since: "3.0.0", note: clusterDiffers, summary: "Lists the slots, with the nodes that hold and serve them.", run: clusterSlots},
 		}}}
 }
@@ -164,28 +164,68 @@ func clusterSlots(ctx context.Context, c *conn, _ [][]byte) {
 	}
 }
 
+// clusterShard is an entry of CLUSTER SHARDS: what one node is shown as master of.
+type clusterShard struct {
+	slots []int // first and last of each range
+	nodes []int // the master, and who holds all of these slots besides
+}
+
+// shards are the ranges by their masters: clients take each entry for another master.
+// A node that is master of nothing and comes after no other has an entry without slots,
+// so that each node is seen.
+func (l *Layout) shards() (shards []clusterShard) {
+	byMaster := make(map[int]int)
+	shown := make([]bool, len(l.Nodes))
+	for _, r := range l.ranges() {
+		if r.usable == 0 {
+			continue
+		}
+		i, ok := byMaster[r.nodes[0]]
+		if !ok {
+			i = len(shards)
+			byMaster[r.nodes[0]] = i
+			shards = append(shards, clusterShard{nodes: slices.Clone(r.nodes)})
+		}
+		s := &shards[i]
+		s.slots = append(s.slots, r.first, r.last)
+		s.nodes = slices.DeleteFunc(s.nodes, func(node int) bool { return !slices.Contains(r.nodes, node) })
+	}
+	for _, s := range shards {
+		for _, node := range s.nodes {
+			shown[node] = true
+		}
+	}
+	for node := range l.Nodes {
+		if !shown[node] {
+			shards = append(shards, clusterShard{nodes: []int{node}})
+		}
+	}
+	return shards
+}
+
 func clusterShards(ctx context.Context, c *conn, _ [][]byte) {
 	l, ok := c.layout(ctx)
 	if !ok {
 		return
 	}
-	ranges := l.ranges()
-	c.w.array(len(ranges))
-	for _, r := range ranges {
+	shards := l.shards()
+	c.w.array(len(shards))
+	for _, s := range shards {
 		c.w.mapOf(2)
 		c.w.bulkString("slots")
-		c.w.array(2)
-		c.w.integer(int64(r.first))
-		c.w.integer(int64(r.last))
+		c.w.array(len(s.slots))
+		for _, slot := range s.slots {
+			c.w.integer(int64(slot))
+		}
 		c.w.bulkString("nodes")
-		c.w.array(len(r.nodes))
-		for i, node := range r.nodes {
+		c.w.array(len(s.nodes))
+		for i, node := range s.nodes {
 			host, port := l.Nodes[node].place()
 			role, health := "replica", "online"
 			if i == 0 {
 				role = "master"
 			}
-			if i >= r.usable {
+			if !l.Nodes[node].usable() {
 				health = "fail"
 			}
 			c.w.mapOf(7)
