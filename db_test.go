@@ -227,3 +227,21 @@ func TestALateDeadline(t *testing.T) {
 		t.Errorf("got %q, %v", v, err)
 	}
 }
+
+// Size leaves out what has expired, though it still takes room: also what was there when
+// the node was started.
+func TestSizeWithoutExpired(t *testing.T) {
+	dir := t.TempDir()
+	db := open(t, dir)
+	check(t, db.PutAll(bg(), syntropy.Pair{Key: []byte("stays")}, syntropy.Pair{Key: []byte("goes"), Expires: time.Now()}))
+	isOne := func() error {
+		if n, err := db.Size(bg()); n != 1 || err != nil {
+			return fmt.Errorf("%d keys, %v", n, err)
+		}
+		return nil
+	}
+	soon(t, isOne)
+	check(t, db.Close())
+	db = open(t, dir)
+	soon(t, isOne)
+}

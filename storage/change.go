@@ -35,6 +35,7 @@ type change struct {
 	writes   []*offer
 	arrivals []arrival
 	deltas   []delta
+	expiring []expiring
 	shards   []int // those that are written to
 	newest   hlc.Stamp
 	scratch  []byte
@@ -166,6 +167,7 @@ func (c *change) replace(o *offer, old held) {
 		if k, ok := appendGarbageKey(c.scratch[:0], o.shard, o.token, o.Key, old.Version); ok {
 			c.batch.Delete(k)
 			c.scratch = k
+			c.noteExpiry(old.Version, -1)
 		}
 	}
 	if o.Tombstone && c.store.opts.PhysicalDelete {
@@ -175,6 +177,7 @@ func (c *change) replace(o *offer, old held) {
 		if k, ok := appendGarbageKey(c.scratch[:0], o.shard, o.token, o.Key, o.Version); ok {
 			c.batch.Set(k, nil)
 			c.scratch = k
+			c.noteExpiry(o.Version, 1)
 		}
 		d.digest = d.digest.Plus(merkle.DigestOf(d.x, o.sum))
 		if o.Tombstone {
@@ -201,6 +204,13 @@ func (c *change) replace(o *offer, old held) {
 	sh.sum = sh.sum.Plus(d.digest.Sum)
 }
 
+// noteExpiry notes a version that has a row in the garbage index, if it expires.
+func (c *change) noteExpiry(v lww.Version, n int64) {
+	if at, ok := purgeableAt(v); ok && !v.Tombstone {
+		c.expiring = append(c.expiring, expiring{at, n})
+	}
+}
+
 // committed brings memory to where the batch is.
 func (c *change) committed() {
 	s := c.store
@@ -222,6 +232,9 @@ func (c *change) committed() {
 	}
 	s.stats.entries.Add(total.digest.Count)
 	s.stats.tombstones.Add(total.tombstones)
+	for _, e := range c.expiring {
+		s.expiries.add(e)
+	}
 	s.newest = max(s.newest, c.newest)
 	for _, a := range c.arrivals {
 		s.recent.add(a)

@@ -58,6 +58,7 @@ type load struct {
 	newest     hlc.Stamp
 	last       []byte   // key of the last row
 	index      [][]byte // keys of the garbage index
+	expiring   []expiring
 }
 
 // takeRows writes the rows of the entries, and the index behind them.
@@ -95,6 +96,9 @@ func (l *load) takeRows(next func() (lww.Entry, bool, error)) error {
 		}
 		if k, ok := appendGarbageKey(nil, shard, token, e.Key, e.Version); ok {
 			l.index = append(l.index, k)
+			if at, _ := purgeableAt(e.Version); !e.Tombstone {
+				l.expiring = append(l.expiring, expiring{at, 1})
+			}
 		}
 		if len(l.index) > maxLoadIndex {
 			return fmt.Errorf("more than %d tombstones and expiring entries", maxLoadIndex)
@@ -152,6 +156,9 @@ func (l *load) commit() error {
 	sh.tree, sh.tombstones, sh.splitAt = l.tree, l.tombstones, 0
 	s.stats.entries.Add(count)
 	s.stats.tombstones.Add(l.tombstones)
+	for _, e := range l.expiring {
+		s.expiries.add(e)
+	}
 	for i := range s.stripes {
 		s.stripes[i].writes.Add(1) // whoever has read that a row is not there, reads again
 	}

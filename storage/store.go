@@ -143,7 +143,8 @@ type Store struct {
 	logRow    []byte
 	writing   *checkpoint                                 // nil if none is being written
 	stats     struct{ entries, tombstones atomic.Uint64 } // over all shards
-	failed    error                                       // a commit whose outcome is unknown: the store takes no more writes
+	expiries  expiries
+	failed    error // a commit whose outcome is unknown: the store takes no more writes
 	broken    chan struct{}
 
 	queue    queue

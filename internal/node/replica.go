@@ -183,6 +183,7 @@ func (r *replica) start(ctx context.Context) {
 	r.log.Info("this node is in the cluster", "cluster", r.record.ClusterID, "members", len(r.layout().table.Members), "state", r.currentState())
 	r.work.Go(func() { r.watchStore(ctx) })
 	r.work.Go(func() { r.room.watch(ctx) })
+	r.work.Go(func() { r.learnExpiries(ctx) })
 	if r.currentState() == StateStale {
 		return // it has no business with anybody
 	}

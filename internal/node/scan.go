@@ -258,7 +258,7 @@ func (r *replica) pageHere(req pageRequest) (p page, err error) {
 }
 
 // Size returns about how many keys there are: exact where this node holds every
-// shard and nobody writes, else by what the shards hold that it has.
+// shard, nobody writes and nothing expires, else by what the shards hold that it has.
 func (n *Node) Size(context.Context) (int64, error) {
 	r, err := n.enter()
 	if err != nil {
@@ -268,7 +268,8 @@ func (n *Node) Size(context.Context) (int64, error) {
 	l := r.layout()
 	if l.held > 0 && r.mayServe(true) == nil {
 		st := r.store.Stats()
-		return int64(st.Entries-st.Tombstones) * int64(len(l.table.Shards)) / int64(l.held), nil
+		live := max(0, int64(st.Entries-st.Tombstones)-r.store.Expired(n.wall()))
+		return live * int64(len(l.table.Shards)) / int64(l.held), nil
 	}
 	if err := r.mayCoordinate(); err != nil {
 		return 0, err
@@ -284,4 +285,12 @@ func (n *Node) Size(context.Context) (int64, error) {
 		return 0, &Error{CodeUnavailable, "this node holds no replica that serves reads, and no other node has told how many keys it holds"}
 	}
 	return rows * int64(len(l.table.Shards)) / shards, nil
+}
+
+// learnExpiries lets Size leave out what has expired. Until it has, and if it fails,
+// such keys count.
+func (r *replica) learnExpiries(ctx context.Context) {
+	if err := r.store.LearnExpiries(ctx, r.node.wall()); err != nil && ctx.Err() == nil {
+		r.log.Warn("keys that have expired count among the keys", "error", err)
+	}
 }

@@ -22,7 +22,7 @@ const (
 
 // Bounds on reading on after a protocol error, so that the error arrives.
 const (
-	drainTime  = 5 * time.Second
+	drainTime  = 2 * time.Second
 	drainBytes = CommandBytesMax
 )
 

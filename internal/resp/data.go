@@ -42,7 +42,7 @@ func dataCommands() []command {
 			group: "generic", since: "2.8.0", usage: "cursor [MATCH pattern] [COUNT count] [TYPE type]", note: "differs: COUNT is at most 10000; as in Redis, keys that are written or deleted meanwhile may be missed or shown",
 			summary: "Iterates over the keys.", run: scan},
 		{name: "dbsize", arity: 1, flags: []string{"readonly", "fast"},
-			group: "server", since: "1.0.0", note: "differs: may count keys that have expired, or miss the latest writes of others",
+			group: "server", since: "1.0.0", note: "differs: an estimate. A key that expires counts for some seconds more, and a node that does not hold all keys reckons the rest from those that it holds",
 			summary: "Returns the number of keys.", run: dbsize},
 	}
 }
