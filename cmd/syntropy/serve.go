@@ -174,7 +174,15 @@ func (a *app) serve(ctx context.Context, c *config.Config) (err error) {
 	if err != nil {
 		return err
 	}
-	return serveDoors(ctx, db, doors[0], doors[2], c.EnableFlush, log)
+	return serveDoors(ctx, db, doors[0], doors[2], clientOptions(c, db, log), log)
+}
+
+// clientOptions returns the settings as options of the door for clients.
+func clientOptions(c *config.Config, db *syntropy.DB, log *slog.Logger) resp.Options {
+	return resp.Options{
+		Logger: log, Version: version, Now: db.Now,
+		MaxClients: c.MaxClients, IdleTimeout: c.ClientTimeout, EnableFlush: c.EnableFlush,
+	}
 }
 
 // clientAddr is where clients reach this node, as the other nodes tell theirs. Who
@@ -231,9 +239,9 @@ const drainTimeout = 10 * time.Second
 
 // serveDoors opens the doors of a running node until ctx ends or something
 // fails, and then closes them and the node.
-func serveDoors(ctx context.Context, db *syntropy.DB, clients, operators net.Listener, enableFlush bool, log *slog.Logger) error {
+func serveDoors(ctx context.Context, db *syntropy.DB, clients, operators net.Listener, options resp.Options, log *slog.Logger) error {
 	door := frontDoor{db}
-	redis := resp.New(door, resp.Options{Logger: log, Version: version, Now: db.Now, EnableFlush: enableFlush})
+	redis := resp.New(door, options)
 	ops := admin.New(door, log)
 	broken := make(chan error, 2)
 	go func() { broken <- redis.Serve(clients) }()

@@ -57,6 +57,7 @@ func TestDefaults(t *testing.T) {
 		WriteConsistency: coordinator.Quorum, ReadConsistency: coordinator.Quorum, RepairInterval: time.Hour,
 		HintedHandoff: true, ReadRepair: true, HintBytesMax: 1 << 30, HintBytesPerSec: 8 << 20, CacheBytes: cacheOf(memoryBytes("/")),
 		ScrubInterval: 168 * time.Hour, ScrubBytesPerSec: 16 << 20,
+		MaxClients: 10_000,
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -69,7 +70,7 @@ func TestEachWay(t *testing.T) {
 		"data-dir": "/d", "listen": "10.0.0.1:1", "peer-listen": "10.0.0.1:2", "admin-listen": "10.0.0.1:3", "join": "10.0.0.2:2",
 		"bootstrap-expect": "5", "zone": "rack-7", "write-consistency": "all", "read-consistency": "one", "repair-interval": "90s",
 		"hinted-handoff": "off", "read-repair": "off", "hint-max-mib": "7", "hint-rate-mib": "3", "sync": "interval:100ms",
-		"cache-mib": "9", "min-free-mib": "512", "scrub-interval": "24h", "scrub-rate-mib": "5", "enable-flush": "on", "verbose": "on", "test-clock-offset": "-3s", "replicas": "5", "shards": "64", "gc-grace": "100h",
+		"cache-mib": "9", "min-free-mib": "512", "scrub-interval": "24h", "scrub-rate-mib": "5", "enable-flush": "on", "max-clients": "77", "client-timeout": "5m", "verbose": "on", "test-clock-offset": "-3s", "replicas": "5", "shards": "64", "gc-grace": "100h",
 		"hint-window": "1h", "settle": "0s", "request-deadline": "1s", "max-clock-skew": "1s",
 	}
 	plain := resolve(t, nil, nil, "")

@@ -151,6 +151,13 @@ func readMinFree(c *Config, s string) error {
 	return nil
 }
 
+func readClientTimeout(c *Config, s string) (err error) {
+	if c.ClientTimeout, err = parseDuration(s); err == nil && c.ClientTimeout < 0 {
+		err = errors.New("give a duration of 0, which is for ever, or more")
+	}
+	return err
+}
+
 func readSync(c *Config, s string) error {
 	if s == "always" {
 		c.SyncInterval = 0

@@ -79,7 +79,10 @@ type Config struct {
 	ScrubInterval    time.Duration // 0: never
 	ScrubBytesPerSec int64
 
-	EnableFlush bool // clients may delete everything
+	MaxClients    int
+	ClientTimeout time.Duration // 0: never
+	EnableFlush   bool          // clients may delete everything
+
 	Verbose     bool
 	ClockOffset time.Duration // for fault tests
 

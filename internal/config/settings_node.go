@@ -175,6 +175,20 @@ can have the same list. A node that is in a cluster remembers the other members 
 		High:  "Too fast: reads of clients wait for the disk.",
 		read:  mebibytes(func(c *Config) *int64 { return &c.ScrubBytesPerSec }, 1, mebibytesMax),
 	}, {
+		Name: "max-clients", Takes: "number", Default: "10000",
+		Usage: "connections of clients at a time",
+		Doc:   "How many clients may be connected at a time; more are told so, and closed. An idle one costs about 10 KiB and an open file.",
+		Range: "1 to 1000000 connections",
+		Low:   "Clients that keep pools of connections are refused.",
+		High:  "More than the open files that the system allows: nobody new gets in, peers included.",
+		read:  number(func(c *Config) *int { return &c.MaxClients }, 1, 1_000_000),
+	}, {
+		Name: "client-timeout", Takes: "duration", Default: "0s",
+		Usage: "close connections of silent clients after this",
+		Doc:   "How long a client may be silent between commands before its connection is closed; 0 is for ever. Clients keep connections for later, so give it only where they forget to close them.",
+		Low:   "Clients find connections of their pools closed, and have to make new ones.",
+		read:  one(readClientTimeout),
+	}, {
 		Name: "enable-flush", Takes: "on|off", Default: "off", Switch: true,
 		Usage: "let FLUSHALL and FLUSHDB delete everything",
 		Doc:   "Whether clients of this node may delete all data of the cluster with `FLUSHALL` and `FLUSHDB`: for tests and caches. It leaves a tombstone for each key.",

@@ -48,6 +48,11 @@ type conn struct {
 	start int    // of in, the bytes before it are done with
 	quit  bool   // no more commands are read
 
+	// While a command has begun and is not whole: when its present piece began, and
+	// how many bytes of that have come.
+	pieceBegan time.Time
+	pieceBytes int
+
 	lastActive  atomic.Int64 // Unix nanoseconds
 	lastCommand atomic.Pointer[string]
 
@@ -143,11 +148,22 @@ func (c *conn) fill() error {
 			c.w.buf = nil
 		}
 	}
+	half := c.start < len(c.in)
+	switch {
+	case !half:
+		c.pieceBegan, c.pieceBytes = time.Time{}, 0
+	case c.pieceBegan.IsZero() || c.pieceBytes >= pieceBytes:
+		c.pieceBegan, c.pieceBytes = time.Now(), 0
+	}
 	for {
+		now := time.Now()
+		deadline, err := c.patience(now, half)
+		if err != nil {
+			return err
+		}
 		var n int
-		var err error
 		if cap(c.in) == 0 {
-			if !c.armRead(time.Time{}) {
+			if !c.armRead(deadline) {
 				return errStopping
 			}
 			if n, err = c.nc.Read(c.wake[:]); n > 0 {
@@ -157,29 +173,66 @@ func (c *conn) fill() error {
 			if err := c.makeRoom(); err != nil {
 				return err
 			}
-			if !c.armRead(time.Now().Add(c.srv.opts.IdleBuffers)) {
+			if idle := now.Add(c.srv.opts.IdleBuffers); deadline.IsZero() || idle.Before(deadline) {
+				deadline = idle
+			}
+			if !c.armRead(deadline) {
 				return errStopping
 			}
 			n, err = c.nc.Read(c.in[len(c.in):cap(c.in)])
 			c.in = c.in[:len(c.in)+n]
 		}
 		if n > 0 {
+			c.pieceBytes += n
 			c.lastActive.Store(time.Now().UnixNano())
 			return nil
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			// Silent for a while: give the buffers back and wait without,
-			// unless half a command lies in them.
-			if len(c.in) == 0 {
-				c.release()
-				c.w.buf, c.args = nil, nil
-				c.run.release()
-			}
+			c.rest()
 			continue
 		}
 		if err != nil {
 			return err
 		}
+	}
+}
+
+// pieceBytes is how much of a command must come within one CommandTimeout. A limit on
+// progress, not on the whole command: 8 MiB over a thin line is fine.
+const pieceBytes = 256 << 10
+
+var errIdle = errors.New("the client was silent for too long")
+
+// patience returns until when the client may be silent, the zero time for ever, or the
+// error that ends its connection.
+func (c *conn) patience(now time.Time, half bool) (deadline time.Time, err error) {
+	switch limit := c.srv.opts.IdleTimeout; {
+	case half:
+		deadline = c.pieceBegan.Add(c.srv.opts.CommandTimeout)
+		err = tooSlow(c.srv.opts.CommandTimeout)
+	case limit > 0:
+		deadline, err = time.Unix(0, c.lastActive.Load()).Add(limit), errIdle
+	default:
+		return time.Time{}, nil
+	}
+	if now.Before(deadline) {
+		return deadline, nil
+	}
+	return time.Time{}, err
+}
+
+// rest gives the buffers back: the client was silent for a while. The beginning of a
+// command is kept, in little room if it is little; many clients that feed a byte now and
+// then must not cost more than silent ones.
+func (c *conn) rest() {
+	c.w.buf, c.args = nil, nil
+	c.run.release()
+	switch {
+	case len(c.in) == 0:
+		c.release()
+	case len(c.in) <= wakeBytes/2 && cap(c.in) > wakeBytes:
+		c.srv.reserve(-int64(budgeted(cap(c.in))))
+		c.in = c.wake[:copy(c.wake[:], c.in)]
 	}
 }
 

@@ -139,6 +139,10 @@ func (c *conn) mgetSome(ctx context.Context, keys [][]byte) (values [][]byte, er
 // error it asks no more: the error is the reply for the keys that are left.
 func (c *conn) writeValues(ctx context.Context, keys, values [][]byte, err error) {
 	for {
+		release := func() {}
+		if err == nil {
+			release, err = c.srv.hold(values...)
+		}
 		if err != nil {
 			for range keys {
 				c.w.backendError(err)
@@ -156,6 +160,7 @@ func (c *conn) writeValues(ctx context.Context, keys, values [][]byte, err error
 				c.w.bulk(value)
 			}
 		}
+		release()
 		c.looked(int64(len(values))-missed, missed)
 		keys = keys[len(values):]
 		if len(keys) == 0 || c.w.err != nil {
@@ -242,7 +247,7 @@ func getRange(ctx context.Context, c *conn, args [][]byte) {
 		c.w.bulk(nil)
 		return
 	}
-	c.w.bulk(value[start : end+1])
+	c.value(value[start:end+1], true, nil)
 }
 
 func typeOf(ctx context.Context, c *conn, args [][]byte) {

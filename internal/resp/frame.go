@@ -3,6 +3,7 @@ package resp
 import (
 	"bytes"
 	"fmt"
+	"time"
 
 	"github.com/tidwall/redcon"
 )
@@ -29,6 +30,10 @@ func strange(format string, args ...any) error {
 
 func tooBig(format string, args ...any) error {
 	return &protocolError{text: fmt.Sprintf(format, args...)}
+}
+
+func tooSlow(limit time.Duration) error {
+	return &protocolError{text: fmt.Sprintf("a command was begun, and the rest of it, or the next 256 KiB, has not come within %v", limit)}
 }
 
 // framer finds the end of the command at the front of a buffer and checks its

@@ -60,7 +60,7 @@ func (s *Server) settings() [][2]string {
 		{"maxmemory-policy", "noeviction"},
 		{"proto-max-bulk-len", strconv.Itoa(ValueBytesMax)},
 		{"save", ""},
-		{"timeout", "0"},
+		{"timeout", strconv.Itoa(int(s.opts.IdleTimeout.Seconds()))},
 	}
 }
 

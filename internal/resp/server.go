@@ -31,6 +31,19 @@ type Options struct {
 	// IdleBuffers is how long a silent connection keeps its buffers, default
 	// 10 s. Short costs allocations, long costs 16 to 64 KiB per connection.
 	IdleBuffers time.Duration
+	// CommandTimeout is how long a client may take for the rest of a command that it
+	// has begun to send, or for the next 256 KiB of it; default 60 s. Then it is told
+	// so and cut off. Too short cuts off thin lines; too long lets a client that
+	// feeds a byte now and then hold what it has sent.
+	CommandTimeout time.Duration
+	// IdleTimeout is how long a client may be silent between commands before it is
+	// cut off. Zero, the default, is for ever: an idle connection costs little, and
+	// clients keep connections for later.
+	IdleTimeout time.Duration
+	// ReplyBytesMax bounds the bytes of values that wait for clients to take them,
+	// over all connections and beyond the first 64 KiB of each, default 1 GiB. A
+	// read over it gets an error. Below 8 MiB the largest values cannot be read.
+	ReplyBytesMax int64
 	// BufferedBytesMax bounds the bytes of commands buffered over all
 	// connections beyond the first 64 KiB of each, default 1 GiB. A command
 	// over it is refused and its connection closed. Below 64 MiB the largest
@@ -61,6 +74,12 @@ func (o Options) withDefaults() Options {
 	if o.IdleBuffers <= 0 {
 		o.IdleBuffers = 10 * time.Second
 	}
+	if o.CommandTimeout <= 0 {
+		o.CommandTimeout = 60 * time.Second
+	}
+	if o.ReplyBytesMax <= 0 {
+		o.ReplyBytesMax = 1 << 30
+	}
 	if o.BufferedBytesMax <= 0 {
 		o.BufferedBytesMax = 1 << 30
 	}
@@ -83,6 +102,7 @@ type Server struct {
 	started  time.Time
 
 	buffered    atomic.Int64 // bytes held beyond the first 64 KiB of each connection
+	replying    atomic.Int64 // bytes of values that are being written, of more than 64 KiB
 	connections atomic.Int64 // accepted since the start
 	rejected    atomic.Int64
 	executed    atomic.Int64
@@ -290,6 +310,25 @@ func (s *Server) Close() error {
 	s.Shutdown(now)
 	return nil
 }
+
+// hold takes the bytes of values about to be written out of the budget of replies, and
+// returns how to give them back. Small ones are written, and forgotten, at once.
+func (s *Server) hold(values ...[]byte) (release func(), err error) {
+	n := int64(0)
+	for _, value := range values {
+		n += int64(len(value))
+	}
+	if n < flushBytes {
+		return func() {}, nil
+	}
+	if s.replying.Add(n) > s.opts.ReplyBytesMax {
+		s.replying.Add(-n)
+		return nil, errRepliesWait
+	}
+	return func() { s.replying.Add(-n) }, nil
+}
+
+var errRepliesWait = errors.New("too many bytes of values wait on this node for clients to take them: try again later, or read fewer at a time")
 
 // reserve takes n bytes of the budget for buffered commands; a negative n gives
 // them back.

@@ -53,6 +53,10 @@ func (c *conn) getOne(ctx context.Context, key []byte) (value []byte, found bool
 
 // value writes the reply of a command that returns one.
 func (c *conn) value(value []byte, found bool, err error) {
+	release := func() {}
+	if err == nil {
+		release, err = c.srv.hold(value)
+	}
 	switch {
 	case err != nil:
 		c.w.backendError(err)
@@ -60,6 +64,7 @@ func (c *conn) value(value []byte, found bool, err error) {
 		c.w.null()
 	default:
 		c.w.bulk(value)
+		release()
 	}
 }
 
