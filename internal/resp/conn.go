@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// Sizes of a connection's read buffer. An idle connection waits with wakeBytes
-// only; the first bytes move to a buffer of readBytes, which doubles while the
-// client fills it, up to pipelineBytes. Only a single long command grows it
+// Sizes of a connection's read buffer. A connection waits with wakeBytes only, of
+// its own; a client that fills them gets a buffer of readBytes, which doubles while
+// it fills that too, up to pipelineBytes. Only a single long command grows it
 // further, and it goes back as soon as that command is done.
 const (
 	wakeBytes     = 512
-	readBytes     = 16 << 10
+	readBytes     = 4 << 10
 	pipelineBytes = 64 << 10
 )
 
@@ -166,9 +166,8 @@ func (c *conn) fill() error {
 			if !c.armRead(deadline) {
 				return errStopping
 			}
-			if n, err = c.nc.Read(c.wake[:]); n > 0 {
-				c.in = append(make([]byte, 0, readBytes), c.wake[:n]...)
-			}
+			n, err = c.nc.Read(c.wake[:])
+			c.in = c.wake[:n]
 		} else {
 			if err := c.makeRoom(); err != nil {
 				return err
@@ -247,9 +246,9 @@ func (c *conn) makeRoom() error {
 	size := cap(c.in)
 	switch {
 	case full && size < pipelineBytes:
-		size *= 2
+		size = max(2*size, readBytes)
 	case size-len(c.in) < size/8:
-		size = min(2*size, CommandBytesMax+pipelineBytes)
+		size = max(min(2*size, CommandBytesMax+pipelineBytes), readBytes)
 	}
 	if size == cap(c.in) {
 		return nil

@@ -29,7 +29,7 @@ type Options struct {
 	// lines; too long lets a client that never reads keep its replies alive.
 	WriteTimeout time.Duration
 	// IdleBuffers is how long a silent connection keeps its buffers, default
-	// 10 s. Short costs allocations, long costs 16 to 64 KiB per connection.
+	// 10 s. Short costs allocations, long costs up to 64 KiB per connection.
 	IdleBuffers time.Duration
 	// CommandTimeout is how long a client may take for the rest of a command that it
 	// has begun to send, or for the next 256 KiB of it; default 60 s. Then it is told
