@@ -39,7 +39,7 @@ func dataCommands() []command {
 		{name: "type", arity: 2, flags: []string{"readonly", "fast"}, firstKey: 1, lastKey: 1, keyStep: 1,
 			group: "generic", since: "1.0.0", usage: "key", summary: "Returns the type of a key: string or none.", run: typeOf},
 		{name: "scan", arity: -2, flags: []string{"readonly"},
-			group: "generic", since: "2.8.0", usage: "cursor [MATCH pattern] [COUNT count] [TYPE type]", note: "differs: COUNT is at most 10000; as in Redis, keys that are written or deleted meanwhile may be missed or shown",
+			group: "generic", since: "2.8.0", usage: "cursor [MATCH pattern] [COUNT count] [TYPE type]", note: "differs: COUNT is at most 10000. A key that is there throughout is returned exactly once, if the levels of reads and writes together are more than all replicas; one that comes or goes, perhaps. A cursor is good on every node, and after a restart",
 			summary: "Iterates over the keys.", run: scan},
 		{name: "dbsize", arity: 1, flags: []string{"readonly", "fast"},
 			group: "server", since: "1.0.0", note: "differs: an estimate. A key that expires counts for some seconds more, and a node that does not hold all keys reckons the rest from those that it holds",
