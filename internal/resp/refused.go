@@ -70,7 +70,9 @@ var refusals = []struct {
 	{"a node is stopped with SIGTERM",
 		"shutdown"},
 	{"this server keeps no record of commands; see INFO and CLIENT LIST for its counts",
-		"monitor slowlog latency debug"},
+		"monitor slowlog latency"},
+	{"it is about the insides of Redis; see 'syntropy inspect KEY', SYN.INSPECT and INFO",
+		"debug"},
 	{"authentication is not enabled on this server; connect without a password",
 		"auth acl"},
 }
