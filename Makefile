@@ -54,7 +54,7 @@ redis-suite:
 	cd clients && $(GO) test -timeout 5m -count 1 -run TestRedisSuite -v ./...
 
 # fuzz runs each fuzz target for a while; the corpora that it finds stay in the
-# build cache, what fails is written to testdata.
+# build cache, what fails is written to testdata, beside seeds that are kept.
 FUZZTIME ?= 30s
 fuzz:
 	@set -e; for pkg in $$($(GO) list ./...); do \

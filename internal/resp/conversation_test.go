@@ -66,12 +66,19 @@ func FuzzConversation(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		var sent []byte
+		var sent []byte // a few commands of the script, so that they are soon varied
+		commands := 0
 		for _, line := range strings.Split(string(text), "\n") {
 			if raw, err := strconv.Unquote(strings.TrimPrefix(line, ">")); strings.HasPrefix(line, `>"`) && err == nil {
 				sent = append(sent, raw...)
 			} else if command, ok := strings.CutPrefix(line, "> "); ok {
 				sent = append(sent, command+"\r\n"...)
+			} else {
+				continue
+			}
+			if commands++; commands%6 == 0 {
+				f.Add(sent, uint64(commands))
+				sent = nil
 			}
 		}
 		f.Add(sent, uint64(1))

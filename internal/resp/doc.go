@@ -37,6 +37,12 @@
 // those that it chose with SYN.CONSISTENCY, a command of our own: it holds a
 // [Backend.At] these levels, until RESET.
 //
+// # Where keys are
+//
+// Clients of Redis Cluster ask which node holds which slots, and go there: a
+// [Layout] is turned into what they understand. No node ever sends a client
+// elsewhere, since any node serves any key.
+//
 // # Expiry
 //
 // Clients give durations or moments; a Backend gets moments only, in
