@@ -16,7 +16,8 @@ import (
 // begins at a second and doubles when there are too many of them.
 //
 // Counting begins with Store.LearnExpiries, since what is on disk has to be read once,
-// and opening a store does not wait for that.
+// and opening a store does not wait for that. Rows that a scrub heals are counted as
+// they were until the store is opened again.
 type expiries struct {
 	mu      sync.Mutex
 	began   bool
