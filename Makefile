@@ -120,7 +120,7 @@ bench-endtoend:
 	cd bench/cmd && $(GO) run ./endtoend -doc ../../docs/endtoend.md
 
 # bench-large measures replicas of a hundred million rows, and writes the figures
-# into the page: half an hour, 20 GB of disk.
+# into the page: six minutes on two idle cores, 20 GB of disk.
 bench-large:
 	cd bench/cmd && $(GO) run ./large -doc ../../docs/large.md
 
