@@ -157,7 +157,7 @@ func (f fault) live(t *testing.T) (outcome string) {
 				t.Errorf("operation %d: %v, but the store is not broken", f.at, err)
 			}
 		}
-	case err = <-fatal:
+	case <-fatal:
 		outcome = "stopped"
 	}
 	armed.Store(false)
