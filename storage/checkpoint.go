@@ -48,14 +48,15 @@ const rowLeaves = 64
 // due.
 const checkpointShare = 4
 
-// leafWrites is the number of writes that the log may have for each leaf, so that
-// writing the leaves costs 8 bytes a write at most. Replaying as many writes as make
-// a checkpoint of ten million entries due takes some tenths of a second.
-const leafWrites = 4
+// logShare is the part of the number of entries that the log may have: of leaves of
+// the default size four writes each, so that writing the leaves costs 8 bytes a write.
+// Replaying as many writes as make a checkpoint of ten million entries due takes some
+// tenths of a second.
+const logShare = 18
 
 // checkpointWrites returns how long the log becomes before it is cut.
 func (s *Store) checkpointWrites() uint64 {
-	return max(uint64(s.opts.CheckpointWrites), leafWrites*s.leaves())
+	return max(uint64(s.opts.CheckpointWrites), s.leaves()*uint64(s.opts.LeafKeys)/logShare)
 }
 
 func (s *Store) checkpointDue() bool {
