@@ -171,9 +171,7 @@ func TestBitFlips(t *testing.T) {
 // survive opens a damaged disk and returns what came of it.
 func (w written) survive(t *testing.T, disk *vfs.MemFS, what string, truth map[string]lww.Entry, mayLoseTail bool) (outcome string) {
 	t.Helper()
-	rotten := 0
 	opts := smallBlocks(disk)
-	opts.OnCorruption = func(pebblestore.Corruption) { rotten++ }
 	opts.OnFatal = func(err error) { t.Errorf("%s: %v", what, err) }
 	engine, err := pebblestore.Open("store", opts)
 	if err != nil {
